@@ -1,0 +1,60 @@
+//! The CloudEvents 1.0 envelope of the contract.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// `specversion` of every event.
+pub const SPEC_VERSION: &str = "1.0";
+/// `datacontenttype` of every event with data.
+pub const JSON_CONTENT_TYPE: &str = "application/json";
+
+/// One event. The attributes from `datacontenttype` to `traceparent` are written as `null` when
+/// unset, because they are part of the bytes that get signed; the `cex` attributes are omitted.
+///
+/// Attributes the contract does not know must not be added: consumers drop them and a signature
+/// over them fails there. Extensions go inside `data`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CloudEventV1 {
+    /// Always `1.0`.
+    pub specversion: String,
+    /// Unique id of the event.
+    pub id: String,
+    /// Program that produced it.
+    pub source: String,
+    /// Full event type.
+    #[serde(rename = "type")]
+    pub ty: String,
+    /// Media type of `data`.
+    #[serde(default)]
+    pub datacontenttype: Option<String>,
+    /// The payload.
+    #[serde(default)]
+    pub data: Option<Value>,
+    /// When it happened, RFC 3339.
+    #[serde(default)]
+    pub time: Option<String>,
+    /// W3C trace context.
+    #[serde(default)]
+    pub traceparent: Option<String>,
+    /// What kind of authority the event exercises.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cexauthorityclass: Option<String>,
+    /// How far the statement can be trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cextrustceiling: Option<String>,
+    /// Session the event belongs to, a ULID; one per run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cexsessionid: Option<String>,
+    /// Id of the event that led to this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cexparenttrace: Option<String>,
+    /// Hash of a receipt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cexreceipthash: Option<String>,
+    /// Cited rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cexdoctrinecite: Option<String>,
+    /// Revocation the event refers to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cexrevocation: Option<String>,
+}

@@ -1,0 +1,16 @@
+//! The vocabulary of CellOS: the execution-cell document, its admission rules, the events a run
+//! leaves, and the ports that backends, sinks, brokers and exports implement.
+//!
+//! Nothing here does I/O, reads the clock or looks at the environment, so every rule can be tested
+//! with values alone.
+#![forbid(unsafe_code)]
+
+pub mod descriptor;
+pub mod document;
+pub mod error;
+pub mod event;
+pub mod ports;
+
+pub use document::{ExecutionCellDocument, ExecutionCellSpec};
+pub use error::CellosError;
+pub use event::CloudEventV1;

@@ -1,0 +1,255 @@
+//! What a backend that runs the workload itself offers beyond the published port.
+//!
+//! A cell is created with its workload parked: isolation is complete, the process that will
+//! become the workload exists, and it waits for its streams before its first instruction. So the
+//! supervisor can look at the isolation that the kernel reports, make the `started` event
+//! durable, and only then let it run.
+
+use std::{collections::BTreeMap, os::fd::OwnedFd, path::PathBuf, time::Duration};
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+use super::{CellHandle, TeardownReport};
+use crate::CellosError;
+
+/// Control over workloads that a backend runs itself.
+#[async_trait]
+pub trait WorkloadControl: Send + Sync {
+    /// What the kernel reports about the parked or running workload process.
+    ///
+    /// # Errors
+    /// [`CellosError::Host`] when the cell is unknown or its process cannot be looked at.
+    async fn posture(&self, cell_id: &str) -> Result<Posture, CellosError>;
+
+    /// Gives the workload its streams and lets it run. Returns when its program has been
+    /// executed.
+    ///
+    /// # Errors
+    /// [`ReleaseError`]; the cell then has no running workload and only waits to be destroyed.
+    async fn release(&self, cell_id: &str, streams: Streams) -> Result<Released, ReleaseError>;
+
+    /// Asks the workload to end, or ends it. Unknown cells and ended workloads are not an error.
+    ///
+    /// # Errors
+    /// [`CellosError::Host`] when the request could not be passed on.
+    async fn stop(&self, cell_id: &str, how: StopSignal) -> Result<(), CellosError>;
+
+    /// How the workload ended, in full. Call after
+    /// [`wait_for_in_vm_exit`](super::CellBackend::wait_for_in_vm_exit) has answered.
+    ///
+    /// # Errors
+    /// [`CellosError::Host`] when the cell is unknown, still runs, or was lost.
+    async fn exit_report(&self, cell_id: &str) -> Result<ExitReport, CellosError>;
+
+    /// The working folder as an open directory, where artifacts are read from. It stays readable
+    /// until the descriptor is closed, also after the workload has ended.
+    ///
+    /// # Errors
+    /// [`CellosError::Host`] when the cell is unknown.
+    async fn working_folder(&self, cell_id: &str) -> Result<WorkingFolder, CellosError>;
+
+    /// [`destroy`](super::CellBackend::destroy), and what was found by looking afterwards.
+    ///
+    /// # Errors
+    /// [`CellosError::Host`] when something of the cell could not be removed.
+    async fn destroy_and_measure(
+        &self,
+        handle: &CellHandle,
+    ) -> Result<(TeardownReport, Residue), CellosError>;
+}
+
+/// Isolation as the kernel reports it for one process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Posture {
+    /// Process id on the host.
+    pub pid: u32,
+    /// User id outside the cell.
+    pub host_uid: u32,
+    /// Inode numbers of the namespaces by kind (`user`, `mnt`, `pid`, `net`, `ipc`, `uts`,
+    /// `cgroup`).
+    pub namespaces: BTreeMap<String, u64>,
+    /// The same for the process that created the cell, to compare with.
+    pub host_namespaces: BTreeMap<String, u64>,
+    /// Capability sets, 16 hexadecimal digits each, as in `/proc/PID/status`.
+    pub cap_inh: String,
+    /// Permitted capabilities.
+    pub cap_prm: String,
+    /// Effective capabilities.
+    pub cap_eff: String,
+    /// Bounding set.
+    pub cap_bnd: String,
+    /// Ambient capabilities.
+    pub cap_amb: String,
+    /// `NoNewPrivs` of `/proc/PID/status`.
+    pub no_new_privs: bool,
+    /// `Seccomp` of `/proc/PID/status`: 0 off, 1 strict, 2 filter.
+    pub seccomp_mode: u32,
+    /// `Seccomp_filters`: how many filters are stacked.
+    pub seccomp_filters: u32,
+    /// Landlock ABI in force, 0 where the kernel has none.
+    pub landlock_abi: u32,
+    /// Control groups the process is in, by hierarchy, as in `/proc/PID/cgroup`.
+    pub cgroups: BTreeMap<String, String>,
+}
+
+impl Posture {
+    /// Namespaces that are the cell's own, by kind.
+    pub fn private_namespaces(&self) -> impl Iterator<Item = &str> {
+        self.namespaces
+            .iter()
+            .filter(|(kind, inode)| self.host_namespaces.get(*kind) != Some(inode))
+            .map(|(kind, _)| kind.as_str())
+    }
+}
+
+/// Standard streams of a workload.
+#[derive(Debug)]
+pub struct Streams {
+    /// Standard input.
+    pub stdin: OwnedFd,
+    /// Standard output.
+    pub stdout: OwnedFd,
+    /// Standard error.
+    pub stderr: OwnedFd,
+}
+
+/// A workload whose program has been executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Released {
+    /// Process id on the host.
+    pub pid: u32,
+}
+
+/// Why a workload did not start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReleaseError {
+    /// There is no such program in the cell.
+    #[error("command not found in the cell: {program:?}")]
+    CommandNotFound {
+        /// `argv[0]`.
+        program: String,
+    },
+    /// The program exists and cannot be executed.
+    #[error("command cannot be executed: {program:?}: {reason}")]
+    NotExecutable {
+        /// `argv[0]`.
+        program: String,
+        /// The kernel's reason.
+        reason: String,
+    },
+    /// Anything else.
+    #[error(transparent)]
+    Backend(#[from] CellosError),
+}
+
+/// How to end a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopSignal {
+    /// `SIGTERM` to the workload, which may ignore it.
+    Terminate,
+    /// `SIGKILL` to everything in the cell.
+    Kill,
+}
+
+/// How a workload ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExitReport {
+    /// How the main process ended.
+    pub end: WorkloadEnd,
+    /// What it used.
+    pub usage: Usage,
+    /// Limits that were hit while it ran.
+    pub limits_hit: Vec<LimitHit>,
+}
+
+/// How the main process of a workload ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum WorkloadEnd {
+    /// It returned a code.
+    Exited {
+        /// 0 to 255.
+        code: i32,
+    },
+    /// A signal ended it.
+    Signalled {
+        /// Signal number.
+        signal: i32,
+    },
+    /// The backend's own backstop ended the cell, because the supervisor did not.
+    Backstop,
+}
+
+impl WorkloadEnd {
+    /// The code as a shell would give it: 128 plus the number for a signal.
+    #[must_use]
+    pub fn shell_code(self) -> i32 {
+        match self {
+            Self::Exited { code } => code,
+            Self::Signalled { signal } => 128 + signal,
+            Self::Backstop => 128 + 9,
+        }
+    }
+}
+
+/// What a workload used. `None` where nothing measures it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// From the workload's first instruction to its end.
+    pub wall: Duration,
+    /// CPU time in user mode, all processes of the cell.
+    pub cpu_user: Option<Duration>,
+    /// CPU time in kernel mode, all processes of the cell.
+    pub cpu_system: Option<Duration>,
+    /// Highest memory use of the whole cell in bytes, from its control group.
+    pub memory_peak_bytes: Option<u64>,
+    /// Largest resident set of any one process in bytes.
+    pub max_rss_bytes: Option<u64>,
+    /// Processes killed for memory.
+    pub oom_kills: Option<u64>,
+    /// Most processes and threads at once.
+    pub pids_peak: Option<u64>,
+}
+
+/// A limit that was hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum LimitHit {
+    /// Processes were killed for memory.
+    Memory {
+        /// The limit in bytes.
+        limit_bytes: u64,
+        /// How many processes were killed.
+        kills: u64,
+    },
+    /// New processes or threads were refused.
+    Pids {
+        /// The limit.
+        limit: u64,
+        /// How many were refused.
+        refusals: u64,
+    },
+}
+
+/// The working folder of a cell.
+#[derive(Debug)]
+pub struct WorkingFolder {
+    /// The folder, open for reading.
+    pub directory: OwnedFd,
+    /// Its path inside the cell.
+    pub path: PathBuf,
+}
+
+/// What of a cell is left after its teardown, found by looking.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Residue {
+    /// Kinds of things that were looked for: `processes`, `cgroups`, `files`, …
+    pub looked_for: Vec<String>,
+    /// What was found, one line each. Empty means nothing is left.
+    pub found: Vec<String>,
+}
