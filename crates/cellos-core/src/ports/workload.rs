@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, os::fd::OwnedFd, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{CellHandle, TeardownReport};
 use crate::CellosError;
@@ -60,7 +60,7 @@ pub trait WorkloadControl: Send + Sync {
 }
 
 /// Isolation as the kernel reports it for one process.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Posture {
     /// Process id on the host.
@@ -154,7 +154,7 @@ pub enum StopSignal {
 }
 
 /// How a workload ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExitReport {
     /// How the main process ended.
@@ -166,7 +166,7 @@ pub struct ExitReport {
 }
 
 /// How the main process of a workload ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum WorkloadEnd {
     /// It returned a code.
@@ -196,7 +196,7 @@ impl WorkloadEnd {
 }
 
 /// What a workload used. `None` where nothing measures it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
     /// From the workload's first instruction to its end.
@@ -216,7 +216,7 @@ pub struct Usage {
 }
 
 /// A limit that was hit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum LimitHit {
     /// Processes were killed for memory.
@@ -245,7 +245,7 @@ pub struct WorkingFolder {
 }
 
 /// What of a cell is left after its teardown, found by looking.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Residue {
     /// Kinds of things that were looked for: `processes`, `cgroups`, `files`, …

@@ -1,0 +1,538 @@
+//! The backend as the supervisor sees it: requests to the launcher, and what is known of each
+//! cell.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+    process::Child,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use cellos_core::{
+    CellosError, ExecutionCellDocument,
+    descriptor::BackendDescriptor,
+    ports::{
+        CellBackend, CellHandle, TeardownReport,
+        workload::{
+            ExitReport, Posture, ReleaseError, Released, Residue, StopSignal, Streams,
+            WorkingFolder, WorkloadControl,
+        },
+    },
+};
+use rustix::net::{RecvFlags, SendFlags};
+use tokio::{
+    io::unix::AsyncFd,
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    descriptor,
+    launcher::LauncherOptions,
+    message::{self, MAX_MESSAGE_BYTES},
+    plan::CellPlan,
+    protocol::{CellKey, Created, Failure, FromLauncher, Numbered, Reply, Request},
+    start::Launcher,
+};
+
+/// The Linux backend.
+///
+/// It belongs to the tokio runtime it was made in. Dropping it ends every cell that is left.
+pub struct LinuxBackend {
+    shared: Arc<Shared>,
+    reader: JoinHandle<()>,
+    process: Option<Child>,
+    descriptor: BackendDescriptor,
+}
+
+/// What the reader task and the callers share.
+struct Shared {
+    socket: AsyncFd<OwnedFd>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    last_number: u64,
+    waiting: HashMap<u64, oneshot::Sender<Answer>>,
+    cells: HashMap<String, Entry>,
+    by_key: HashMap<CellKey, watch::Sender<Ended>>,
+    launcher_gone: bool,
+}
+
+/// How a cell's workload ended, once it has: sticky, for any number of waiters.
+type Ended = Option<Result<ExitReport, String>>;
+
+struct Answer {
+    reply: Reply,
+    descriptor: Option<OwnedFd>,
+}
+
+/// What is known of a cell id.
+enum Entry {
+    /// It is reserved; the launcher builds the cell.
+    Creating,
+    /// The cell is there.
+    Live(Box<Live>),
+}
+
+struct Live {
+    created: Created,
+    ended: watch::Receiver<Ended>,
+    working_folder: Option<OwnedFd>,
+}
+
+impl LinuxBackend {
+    /// A backend that has the given launcher do its work.
+    ///
+    /// # Errors
+    /// [`CellosError::Host`] outside a tokio runtime, or when the socket cannot be watched.
+    pub fn new(launcher: Launcher, options: &LauncherOptions) -> Result<Self, CellosError> {
+        let host = |error: io::Error| CellosError::Host(format!("watch the launcher: {error}"));
+        let runtime = tokio::runtime::Handle::try_current()
+            .map_err(|error| CellosError::Host(error.to_string()))?;
+        rustix::io::ioctl_fionbio(&launcher.socket, true).map_err(|error| host(error.into()))?;
+        // SAFETY: the descriptor is owned by what registers it and closed only after it has been
+        // deregistered, when that is dropped.
+        let socket =
+            unsafe { AsyncFd::register(launcher.socket) }.map_err(|error| host(error.into()))?;
+        let shared = Arc::new(Shared {
+            socket,
+            state: Mutex::default(),
+        });
+        let reader = runtime.spawn(read_answers(Arc::clone(&shared)));
+        Ok(Self {
+            shared,
+            reader,
+            process: launcher.process,
+            descriptor: descriptor::describe(options),
+        })
+    }
+
+    /// What the backend enforces on this host, without a launcher.
+    #[must_use]
+    pub fn describe(options: &LauncherOptions) -> BackendDescriptor {
+        descriptor::describe(options)
+    }
+
+    /// Cells that exist or are being built.
+    #[must_use]
+    pub fn tracked_cell_count(&self) -> usize {
+        self.shared.state().cells.len()
+    }
+
+    fn live<T>(
+        &self,
+        cell_id: &str,
+        look: impl FnOnce(&Live) -> Result<T, CellosError>,
+    ) -> Result<T, CellosError> {
+        match self.shared.state().cells.get(cell_id) {
+            Some(Entry::Live(live)) => look(live),
+            Some(Entry::Creating) => Err(CellosError::Host(format!("{cell_id:?} is being built"))),
+            None => Err(unknown(cell_id)),
+        }
+    }
+}
+
+impl Drop for LinuxBackend {
+    fn drop(&mut self) {
+        // The reader holds the socket; with it the socket closes, and the launcher ends.
+        self.reader.abort();
+        let _ = rustix::net::shutdown(self.shared.socket.get_ref(), rustix::net::Shutdown::Both);
+        if let Some(process) = &mut self.process {
+            let _ = process.wait();
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code that holds the lock panics; a poisoned state is still a consistent one.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a request. The receiver gets its answer.
+    async fn ask(
+        &self,
+        request: Request,
+        descriptors: &[OwnedFd],
+    ) -> Result<oneshot::Receiver<Answer>, CellosError> {
+        let (answer, receiver) = oneshot::channel();
+        let number = {
+            let mut state = self.state();
+            if state.launcher_gone {
+                return Err(launcher_gone());
+            }
+            state.last_number += 1;
+            let number = state.last_number;
+            state.waiting.insert(number, answer);
+            number
+        };
+        let sent = self.send(&Numbered { number, request }, descriptors).await;
+        if let Err(error) = sent {
+            self.state().waiting.remove(&number);
+            return Err(error);
+        }
+        Ok(receiver)
+    }
+
+    async fn send(&self, request: &Numbered, descriptors: &[OwnedFd]) -> Result<(), CellosError> {
+        let bytes = serde_json::to_vec(request)
+            .map_err(|error| CellosError::Host(format!("write a request: {error}")))?;
+        if bytes.len() > MAX_MESSAGE_BYTES {
+            return Err(CellosError::InvalidSpec(format!(
+                "spec.run: command and environment come to {} bytes, at most {MAX_MESSAGE_BYTES} \
+                 fit",
+                bytes.len()
+            )));
+        }
+        let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        self.socket
+            .async_io(tokio::io::Interest::WRITABLE, |socket| {
+                message::send(socket.as_fd(), &bytes, &descriptors, SendFlags::DONTWAIT)
+            })
+            .await
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => launcher_gone(),
+                _ => CellosError::Host(format!("ask the launcher: {error}")),
+            })
+    }
+
+    /// Sends a request and waits for its answer.
+    async fn call(&self, request: Request, descriptors: &[OwnedFd]) -> Result<Answer, CellosError> {
+        self.ask(request, descriptors)
+            .await?
+            .await
+            .map_err(|_| launcher_gone())
+    }
+
+    fn take(&self, message: FromLauncher, descriptor: Option<OwnedFd>) -> Option<CellKey> {
+        match message {
+            FromLauncher::Reply { number, reply } => {
+                let mut state = self.state();
+                let created = match &reply {
+                    Reply::Created(created) => Some(created.cell),
+                    _ => None,
+                };
+                if let Some(key) = created {
+                    state.by_key.insert(key, watch::Sender::new(None));
+                }
+                let waiting = state.waiting.remove(&number);
+                let unheard =
+                    waiting.and_then(|waiting| waiting.send(Answer { reply, descriptor }).err());
+                // Whoever asked for this cell has given up; nobody else would ever end it.
+                created.filter(|_| unheard.is_some())
+            }
+            FromLauncher::Ended { cell, end } => {
+                if let Some(ended) = self.state().by_key.get(&cell) {
+                    ended.send_replace(Some(end));
+                }
+                None
+            }
+        }
+    }
+
+    /// The launcher is gone, and with it every cell: everybody who waits is told.
+    fn launcher_is_gone(&self) {
+        let mut state = self.state();
+        state.launcher_gone = true;
+        state.waiting.clear();
+        for ended in state.by_key.values() {
+            ended.send_if_modified(|ended| {
+                let running = ended.is_none();
+                if running {
+                    *ended = Some(Err("the launcher died, and with it every cell".to_owned()));
+                }
+                running
+            });
+        }
+    }
+}
+
+/// Takes what the launcher says until it is gone.
+async fn read_answers(shared: Arc<Shared>) {
+    let mut buffer = vec![0; MAX_MESSAGE_BYTES];
+    loop {
+        let received = shared
+            .socket
+            .async_io(tokio::io::Interest::READABLE, |socket| {
+                message::receive(socket, &mut buffer, RecvFlags::DONTWAIT)
+            })
+            .await;
+        let Ok(Some(message)) = received else { break };
+        let Ok(said) = serde_json::from_slice(&message.bytes) else {
+            break;
+        };
+        if let Some(abandoned) = shared.take(said, message.descriptors.into_iter().next()) {
+            let number = {
+                let mut state = shared.state();
+                state.by_key.remove(&abandoned);
+                state.last_number += 1;
+                state.last_number
+            };
+            let destroy = Numbered {
+                number,
+                request: Request::Destroy(abandoned),
+            };
+            if shared.send(&destroy, &[]).await.is_err() {
+                break;
+            }
+        }
+    }
+    shared.launcher_is_gone();
+}
+
+/// Gives a reserved id back unless the creation succeeded, also when its future is dropped.
+struct Reservation<'a> {
+    shared: &'a Shared,
+    cell_id: &'a str,
+    kept: bool,
+}
+
+impl<'a> Reservation<'a> {
+    fn take(shared: &'a Shared, cell_id: &'a str) -> Result<Self, CellosError> {
+        let mut state = shared.state();
+        if state.cells.contains_key(cell_id) {
+            return Err(CellosError::Host(format!(
+                "cell {cell_id:?} is already active: no duplicate live cells"
+            )));
+        }
+        state.cells.insert(cell_id.to_owned(), Entry::Creating);
+        Ok(Self {
+            shared,
+            cell_id,
+            kept: false,
+        })
+    }
+
+    fn keep(mut self, created: Created, working_folder: Option<OwnedFd>) {
+        let mut state = self.shared.state();
+        let ended = state
+            .by_key
+            .entry(created.cell)
+            .or_insert_with(|| watch::Sender::new(None))
+            .subscribe();
+        let live = Live {
+            created,
+            ended,
+            working_folder,
+        };
+        state
+            .cells
+            .insert(self.cell_id.to_owned(), Entry::Live(Box::new(live)));
+        self.kept = true;
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.shared.state().cells.remove(self.cell_id);
+        }
+    }
+}
+
+#[async_trait]
+impl CellBackend for LinuxBackend {
+    async fn create(&self, spec: &ExecutionCellDocument) -> Result<CellHandle, CellosError> {
+        let cell_id = spec.spec.id.as_str();
+        if !descriptor::is_sound_id(cell_id) {
+            return Err(CellosError::InvalidSpec(format!(
+                "spec.id: {cell_id:?} is not 1 to 128 letters, digits, `.`, `_` and `-`, starting \
+                 with a letter or digit, without `..`"
+            )));
+        }
+        let plan = CellPlan::from_document(spec)?;
+        let reservation = Reservation::take(&self.shared, cell_id)?;
+        let answer = self
+            .shared
+            .call(Request::Create(Box::new(plan)), &[])
+            .await?;
+        match answer.reply {
+            Reply::Created(created) => {
+                let handle = CellHandle {
+                    cell_id: cell_id.to_owned(),
+                    cgroup_path: created.cgroup_path.clone(),
+                    nft_rules_applied: None,
+                    kernel_digest_sha256: None,
+                    rootfs_digest_sha256: None,
+                    firecracker_digest_sha256: None,
+                };
+                reservation.keep(*created, answer.descriptor);
+                Ok(handle)
+            }
+            other => Err(failed(other)),
+        }
+    }
+
+    async fn destroy(&self, handle: &CellHandle) -> Result<TeardownReport, CellosError> {
+        let (report, residue) = self.destroy_and_measure(handle).await?;
+        if residue.found.is_empty() {
+            Ok(report)
+        } else {
+            Err(CellosError::Host(format!(
+                "cell {:?} was taken apart, but something is left: {}",
+                handle.cell_id,
+                residue.found.join("; ")
+            )))
+        }
+    }
+
+    async fn wait_for_in_vm_exit(&self, cell_id: &str) -> Option<Result<i32, CellosError>> {
+        let mut ended = match self.live(cell_id, |live| Ok(live.ended.clone())) {
+            Ok(ended) => ended,
+            Err(error) => return Some(Err(error)),
+        };
+        let outcome = match ended.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone(),
+            Err(_) => Some(Err(
+                "the cell was destroyed before its workload ended".to_owned()
+            )),
+        };
+        outcome.map(|end| {
+            end.map(|report| report.end.shell_code())
+                .map_err(|lost| CellosError::Host(format!("cell {cell_id:?}: {lost}")))
+        })
+    }
+
+    fn descriptor(&self) -> BackendDescriptor {
+        self.descriptor.clone()
+    }
+
+    fn workload(&self) -> Option<&dyn WorkloadControl> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl WorkloadControl for LinuxBackend {
+    async fn posture(&self, cell_id: &str) -> Result<Posture, CellosError> {
+        self.live(cell_id, |live| Ok(live.created.posture.clone()))
+    }
+
+    async fn release(&self, cell_id: &str, streams: Streams) -> Result<Released, ReleaseError> {
+        let key = self.live(cell_id, |live| Ok(live.created.cell))?;
+        let streams = [streams.stdin, streams.stdout, streams.stderr];
+        match self
+            .shared
+            .call(Request::Release(key), &streams)
+            .await?
+            .reply
+        {
+            Reply::Released { pid } => Ok(Released { pid }),
+            Reply::Failed(Failure::CommandNotFound { program }) => {
+                Err(ReleaseError::CommandNotFound { program })
+            }
+            Reply::Failed(Failure::NotExecutable { program, reason }) => {
+                Err(ReleaseError::NotExecutable { program, reason })
+            }
+            other => Err(failed(other).into()),
+        }
+    }
+
+    async fn stop(&self, cell_id: &str, how: StopSignal) -> Result<(), CellosError> {
+        let Ok(key) = self.live(cell_id, |live| Ok(live.created.cell)) else {
+            return Ok(());
+        };
+        match self
+            .shared
+            .call(Request::Stop(key, how.into()), &[])
+            .await?
+            .reply
+        {
+            Reply::Stopped => Ok(()),
+            other => Err(failed(other)),
+        }
+    }
+
+    async fn exit_report(&self, cell_id: &str) -> Result<ExitReport, CellosError> {
+        let ended = self.live(cell_id, |live| Ok(live.ended.borrow().clone()))?;
+        match ended {
+            Some(Ok(report)) => Ok(report),
+            Some(Err(lost)) => Err(CellosError::Host(format!("cell {cell_id:?}: {lost}"))),
+            None => Err(CellosError::Host(format!("cell {cell_id:?} still runs"))),
+        }
+    }
+
+    async fn working_folder(&self, cell_id: &str) -> Result<WorkingFolder, CellosError> {
+        self.live(cell_id, |live| {
+            let folder = live.working_folder.as_ref().map(OwnedFd::try_clone);
+            match folder {
+                Some(Ok(directory)) => Ok(WorkingFolder {
+                    directory,
+                    path: PathBuf::from(&live.created.working_folder),
+                }),
+                Some(Err(error)) => Err(CellosError::Host(format!(
+                    "open the working folder: {error}"
+                ))),
+                None => Err(CellosError::Host(
+                    "the launcher sent no working folder".to_owned(),
+                )),
+            }
+        })
+    }
+
+    async fn destroy_and_measure(
+        &self,
+        handle: &CellHandle,
+    ) -> Result<(TeardownReport, Residue), CellosError> {
+        let cell_id = handle.cell_id.as_str();
+        let taken = {
+            let mut state = self.shared.state();
+            match state.cells.get(cell_id) {
+                Some(Entry::Live(_)) => match state.cells.remove(cell_id) {
+                    Some(Entry::Live(live)) => Some(live),
+                    _ => None,
+                },
+                // Somebody else's creation of the same id, or nothing.
+                _ => None,
+            }
+        };
+        let Some(live) = taken else {
+            let report = self.report(cell_id, Removed::No);
+            return Ok((report, Residue::default()));
+        };
+        let key = live.created.cell;
+        drop(live);
+        let answer = self.shared.call(Request::Destroy(key), &[]).await;
+        self.shared.state().by_key.remove(&key);
+        match answer?.reply {
+            Reply::Destroyed(residue) => Ok((self.report(cell_id, Removed::Yes), residue)),
+            other => Err(failed(other)),
+        }
+    }
+}
+
+enum Removed {
+    Yes,
+    No,
+}
+
+impl LinuxBackend {
+    fn report(&self, cell_id: &str, removed: Removed) -> TeardownReport {
+        TeardownReport {
+            cell_id: cell_id.to_owned(),
+            destroyed: matches!(removed, Removed::Yes),
+            peers_tracked_after: self.tracked_cell_count(),
+        }
+    }
+}
+
+fn failed(reply: Reply) -> CellosError {
+    match reply {
+        Reply::Failed(Failure::InvalidSpec(text)) => CellosError::InvalidSpec(text),
+        Reply::Failed(Failure::Host(text)) => CellosError::Host(text),
+        other => CellosError::Host(format!("the launcher gave an unexpected answer: {other:?}")),
+    }
+}
+
+fn launcher_gone() -> CellosError {
+    CellosError::Host("the launcher is gone, and with it every cell".to_owned())
+}
+
+fn unknown(cell_id: &str) -> CellosError {
+    CellosError::Host(format!("no cell {cell_id:?} is tracked"))
+}

@@ -1,0 +1,42 @@
+//! What this backend enforces on this host.
+
+use cellos_core::descriptor::{BackendDescriptor, Feature};
+
+use crate::{
+    cgroup::{CgroupHost, Controller},
+    launcher::LauncherOptions,
+};
+
+pub(crate) fn describe(options: &LauncherOptions) -> BackendDescriptor {
+    let cgroups = CgroupHost::detect(options.cgroup_parent.as_deref());
+    let mut descriptor = BackendDescriptor::nothing(
+        "linux",
+        "namespaces, control groups, seccomp and Landlock of the host's kernel",
+    )
+    .enforces(Feature::Filesystem, "own root by pivot_root, Landlock")
+    .enforces(Feature::Mounts, "bind mounts in the cell's mount namespace")
+    .enforces(Feature::Processes, "PID and IPC namespaces, seccomp")
+    .enforces(Feature::Network, "own network namespace with loopback only")
+    .enforces(Feature::User, "user namespace");
+    for (feature, controller) in [
+        (Feature::Memory, Controller::Memory),
+        (Feature::Cpu, Controller::Cpu),
+        (Feature::Pids, Controller::Pids),
+    ] {
+        descriptor = match cgroups.support(controller) {
+            Ok(mechanism) => descriptor.enforces(feature, mechanism.to_string()),
+            Err(lacking) => descriptor.lacks(feature, lacking.why, lacking.mend),
+        };
+    }
+    descriptor
+}
+
+/// The identifier grammar of the contract, checked again where names of files are made from it.
+pub(crate) fn is_sound_id(id: &str) -> bool {
+    id.len() <= 128
+        && id.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && id
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+        && !id.contains("..")
+}

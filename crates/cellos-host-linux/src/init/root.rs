@@ -1,0 +1,531 @@
+//! The cell's root file system: a tmpfs of its own with the host's system bound into it
+//! read-only, then `pivot_root`, after which nothing else of the host can be named.
+
+use std::{
+    ffi::CString,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use cellos_core::document::{Mount, MountAccess, RunUser};
+use rustix::{
+    fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, symlinkat},
+    io::Errno,
+    mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+        OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+        mount_change, move_mount, open_tree, unmount,
+    },
+};
+
+use super::step::{Step, StepResult};
+use crate::{
+    base::{BaseEntry, BaseKind},
+    plan::{CellPlan, DEFAULT_WORKING_FOLDER, is_beneath},
+    sys::{
+        Depth, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY,
+        MountAttributes, mount_setattr,
+    },
+};
+
+/// The device nodes that programs expect.
+const DEVICE_NODES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
+
+/// Files of `/proc` that tell about the whole host, or act on it, hidden behind `/dev/null`.
+const HIDDEN_PROC_FILES: &[&str] = &[
+    "proc/kcore",
+    "proc/keys",
+    "proc/key-users",
+    "proc/kpagecount",
+    "proc/kpageflags",
+    "proc/timer_list",
+    "proc/interrupts",
+    "proc/sysrq-trigger",
+];
+
+/// Bound on files of one scratch tmpfs, so that a cell cannot exhaust kernel memory with inodes.
+const SCRATCH_MAX_INODES: u32 = 262_144;
+
+/// Where the new root is attached until it becomes the root: any folder that is there will do,
+/// since nobody else sees this mount namespace.
+const STAGING_FOLDERS: &[&str] = &["/tmp", "/mnt", "/run", "/usr"];
+
+/// A declared mount, ready to be put in its place.
+#[derive(Debug)]
+pub(super) struct OpenedMount {
+    pub(super) mount: Mount,
+    pub(super) is_folder: bool,
+    /// A detached mount, mapped to the cell's identity; where the cell is its caller, nothing
+    /// has to be mapped, and the cell opens the source itself.
+    pub(super) tree: Option<OwnedFd>,
+}
+
+impl std::ops::Deref for OpenedMount {
+    type Target = Mount;
+
+    fn deref(&self) -> &Mount {
+        &self.mount
+    }
+}
+
+/// A root that has everything every cell has, not yet entered.
+#[derive(Debug)]
+pub(super) struct Skeleton {
+    root: OwnedFd,
+}
+
+/// Builds what every cell's root has: the host's system, devices and `/proc`.
+pub(super) fn build(base: &[BaseEntry], user: RunUser) -> StepResult<Skeleton> {
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .step("make mounts private")?;
+    let root = new_tmpfs(&[("mode", "0755"), ("size", "8m"), ("nr_inodes", "8192")])
+        .step("mount the root tmpfs")?;
+    attach_somewhere(root.as_fd())?;
+
+    make_places(root.as_fd())?;
+    write_configuration(root.as_fd(), user)?;
+    for entry in base {
+        place_base(root.as_fd(), entry)?;
+    }
+    // One call covers the root and everything bound so far; what comes later sets its own.
+    let step = "make the system read-only";
+    let read_only = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+    set(root.as_fd(), Depth::Tree, read_only).step(step)?;
+    // The root itself stays writable until the places of the document's own mounts are made.
+    let writable = MountAttributes {
+        clear: MOUNT_ATTR_RDONLY,
+        ..MountAttributes::default()
+    };
+    mount_setattr(root.as_fd(), Depth::One, &writable).step(step)?;
+    mount_devices(root.as_fd())?;
+    mount_proc(root.as_fd())?;
+    Ok(Skeleton { root })
+}
+
+/// Adds what the document declares, and makes the result the root of this process's mount
+/// namespace.
+pub(super) fn enter(skeleton: Skeleton, plan: &CellPlan, mounts: &[OpenedMount]) -> StepResult<()> {
+    let root = skeleton.root.as_fd();
+    make_declared_places(root, plan, mounts)?;
+    set(root, Depth::One, MOUNT_ATTR_RDONLY).step("make the root read-only")?;
+    mount_scratch(root, plan)?;
+    let mut in_order: Vec<_> = mounts.iter().collect();
+    in_order.sort_by_key(|mount| mount.target.matches('/').count());
+    for mount in in_order {
+        mount_declared(root, mount)?;
+    }
+    rustix::process::fchdir(root).step("enter the new root")?;
+    rustix::process::pivot_root(".", ".").step("pivot_root")?;
+    unmount(".", UnmountFlags::DETACH).step("detach the host's root")?;
+    rustix::process::chdir("/").step("enter the new root")
+}
+
+/// Makes every folder and file that something is mounted on, while the root can still be
+/// written.
+fn make_places(root: BorrowedFd<'_>) -> StepResult<()> {
+    for folder in ["dev", "dev/pts", "dev/shm", "proc", "tmp", "etc"] {
+        make_folder(root, folder).step(format_args!("make /{folder}"))?;
+    }
+    for node in DEVICE_NODES {
+        make_file(root, &format!("dev/{node}"), b"").step(format_args!("make /dev/{node}"))?;
+    }
+    for (link, target) in [
+        ("dev/fd", "/proc/self/fd"),
+        ("dev/stdin", "/proc/self/fd/0"),
+        ("dev/stdout", "/proc/self/fd/1"),
+        ("dev/stderr", "/proc/self/fd/2"),
+        ("dev/ptmx", "pts/ptmx"),
+    ] {
+        symlinkat(target, root, link).step(format_args!("make /{link}"))?;
+    }
+    Ok(())
+}
+
+/// Makes the places of the working folder and of the declared mounts.
+fn make_declared_places(
+    root: BorrowedFd<'_>,
+    plan: &CellPlan,
+    mounts: &[OpenedMount],
+) -> StepResult<()> {
+    if has_own_working_folder(plan) {
+        let folder = relative(&plan.working_folder);
+        make_folders(root, folder).step(format_args!("make the working folder {folder:?}"))?;
+    }
+    for mount in mounts {
+        let in_another = mounts
+            .iter()
+            .any(|other| other.target != mount.target && is_beneath(&mount.target, &other.target));
+        // Those places can be made only once what they lie in is there.
+        if !in_another && !is_in_scratch(plan, &mount.target) {
+            place_for(root, mount)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the place a declared mount goes to.
+fn place_for(root: BorrowedFd<'_>, mount: &OpenedMount) -> StepResult<()> {
+    let target = relative(&mount.target);
+    let step = format_args!("make the mount target {:?}", mount.target);
+    if mount.is_folder {
+        make_folders(root, target).step_of_document(step)
+    } else {
+        if let Some((folder, _)) = target.rsplit_once('/') {
+            make_folders(root, folder).step_of_document(step)?;
+        }
+        match make_file(root, target, b"") {
+            Err(Errno::EXIST) => Ok(()),
+            other => other.step_of_document(step),
+        }
+    }
+}
+
+/// Whether the working folder is one that the cell gets made, and not part of a mount, of
+/// `/tmp` or of the system.
+pub(super) fn has_own_working_folder(plan: &CellPlan) -> bool {
+    let folder = &plan.working_folder;
+    plan.mount_over(folder).is_none()
+        && ![
+            "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/dev",
+            "/proc", "/tmp",
+        ]
+        .iter()
+        .any(|system| is_beneath(folder, system))
+}
+
+fn is_in_scratch(plan: &CellPlan, target: &str) -> bool {
+    let strictly_beneath = |folder: &str| target != folder && is_beneath(target, folder);
+    strictly_beneath("/tmp")
+        || (has_own_working_folder(plan) && strictly_beneath(&plan.working_folder))
+}
+
+/// The files of `/etc` that describe the cell itself.
+fn write_configuration(root: BorrowedFd<'_>, user: RunUser) -> StepResult<()> {
+    let home = DEFAULT_WORKING_FOLDER;
+    let mut passwd = String::from("root:x:0:0:root:/:/bin/sh\n");
+    let mut group = String::from("root:x:0:\n");
+    if user.uid != 0 {
+        passwd.push_str(&format!(
+            "cell:x:{}:{}:cell:{home}:/bin/sh\n",
+            user.uid, user.gid
+        ));
+    }
+    if user.gid != 0 {
+        group.push_str(&format!("cell:x:{}:\n", user.gid));
+    }
+    passwd.push_str("nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n");
+    group.push_str("nogroup:x:65534:\n");
+    let files: [(&str, &[u8]); 6] = [
+        ("etc/passwd", passwd.as_bytes()),
+        ("etc/group", group.as_bytes()),
+        (
+            "etc/hosts",
+            b"127.0.0.1 localhost cell\n::1 localhost cell\n",
+        ),
+        ("etc/hostname", b"cell\n"),
+        (
+            "etc/nsswitch.conf",
+            b"passwd: files\ngroup: files\nhosts: files\nservices: files\n",
+        ),
+        ("etc/resolv.conf", b"# no name service in this cell\n"),
+    ];
+    for (path, content) in files {
+        make_file(root, path, content).step(format_args!("write /{path}"))?;
+    }
+    Ok(())
+}
+
+fn place_base(root: BorrowedFd<'_>, entry: &BaseEntry) -> StepResult<()> {
+    let step = format_args!("bind {:?}", entry.source);
+    match &entry.kind {
+        BaseKind::Link(to) => {
+            if let Some((folder, _)) = entry.target.rsplit_once('/') {
+                make_folders(root, folder).step(step)?;
+            }
+            symlinkat(to, root, entry.target).step(step)
+        }
+        BaseKind::Folder => {
+            make_folders(root, entry.target).step(step)?;
+            bind(root, &entry.source, entry.target).step(step)
+        }
+        BaseKind::File => {
+            if let Some((folder, _)) = entry.target.rsplit_once('/') {
+                make_folders(root, folder).step(step)?;
+            }
+            make_file(root, entry.target, b"").step(step)?;
+            bind(root, &entry.source, entry.target).step(step)
+        }
+    }
+}
+
+/// Device nodes are bound from the host, since a user namespace may not make any.
+fn mount_devices(root: BorrowedFd<'_>) -> StepResult<()> {
+    for node in DEVICE_NODES {
+        let step = format_args!("bind /dev/{node}");
+        let tree = clone_tree(CWD, &format!("/dev/{node}")).step(step)?;
+        set(
+            tree.as_fd(),
+            Depth::One,
+            MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
+        )
+        .step(step)?;
+        attach(tree.as_fd(), root, &format!("dev/{node}")).step(step)?;
+    }
+    let terminals = new_file_system(
+        "devpts",
+        &[("ptmxmode", "0666"), ("mode", "0600")],
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+    )
+    .step("mount /dev/pts")?;
+    attach(terminals.as_fd(), root, "dev/pts").step("mount /dev/pts")
+}
+
+/// `/proc` of the cell's own PID namespace, read-only as a whole, so that none of the kernel's
+/// switches in it can be turned whatever their permissions say.
+fn mount_proc(root: BorrowedFd<'_>) -> StepResult<()> {
+    let proc = new_file_system(
+        "proc",
+        &[],
+        MountAttrFlags::MOUNT_ATTR_RDONLY
+            | MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+    )
+    .step("mount /proc")?;
+    attach(proc.as_fd(), root, "proc").step("mount /proc")?;
+    for file in HIDDEN_PROC_FILES {
+        let step = format_args!("hide /{file}");
+        let tree = clone_tree(root, "dev/null").step(step)?;
+        match attach(tree.as_fd(), root, file) {
+            Err(Errno::NOENT) => {}
+            other => other.step(step)?,
+        }
+    }
+    Ok(())
+}
+
+/// One tmpfs behind `/tmp`, `/dev/shm` and the working folder, so that one bound covers all.
+fn mount_scratch(root: BorrowedFd<'_>, plan: &CellPlan) -> StepResult<()> {
+    let scratch = new_tmpfs(&[
+        ("mode", "0755"),
+        ("size", &plan.scratch_bytes.to_string()),
+        ("nr_inodes", &SCRATCH_MAX_INODES.to_string()),
+    ])
+    .step("mount the scratch tmpfs")?;
+    let step = "divide the scratch tmpfs";
+    let scratch = scratch.as_fd();
+    // It is attached below `/tmp` first, because a part can only be cloned from a mount that is
+    // attached; the part for `/tmp` then covers it.
+    attach(scratch, root, "tmp").step(step)?;
+    let shared = Mode::RWXU | Mode::RWXG | Mode::RWXO | Mode::SVTX;
+    let mut parts = vec![("tmp", "tmp", shared), ("shm", "dev/shm", shared)];
+    if has_own_working_folder(plan) {
+        parts.push((
+            "work",
+            relative(&plan.working_folder),
+            Mode::from_raw_mode(0o755),
+        ));
+    }
+    for (part, _, mode) in &parts {
+        mkdirat(scratch, *part, *mode).step(step)?;
+    }
+    let trees: Vec<_> = parts
+        .iter()
+        .map(|(part, target, _)| Ok((clone_tree(scratch, part).step(step)?, *target)))
+        .collect::<StepResult<_>>()?;
+    for (tree, target) in trees {
+        attach(tree.as_fd(), root, target).step(format_args!("mount /{target}"))?;
+    }
+    let folder = &plan.working_folder;
+    if folder != "/tmp" && is_beneath(folder, "/tmp") && plan.mount_over(folder).is_none() {
+        make_folders(root, relative(folder))
+            .step(format_args!("make the working folder {folder:?}"))?;
+    }
+    Ok(())
+}
+
+fn mount_declared(root: BorrowedFd<'_>, mount: &OpenedMount) -> StepResult<()> {
+    let step = format_args!("mount {:?} on {:?}", mount.source, mount.target);
+    let mut attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+    if mount.access == MountAccess::Ro {
+        attributes |= MOUNT_ATTR_RDONLY;
+    }
+    let target = relative(&mount.target);
+    // Places inside scratch folders and other mounts could not be made before those were there.
+    match openat(root, target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(_) => {}
+        Err(_) => place_for(root, mount)?,
+    }
+    let own;
+    let tree = match &mount.tree {
+        Some(tree) => tree,
+        None => {
+            own = open_source(&mount.source).step(step)?;
+            &own
+        }
+    };
+    set(tree.as_fd(), Depth::Tree, attributes).step(step)?;
+    attach(tree.as_fd(), root, target).step(step)
+}
+
+/// Opens a source in this mount namespace. The launcher has already refused links in its path;
+/// they are refused again, since the path may have changed meanwhile.
+fn open_source(source: &str) -> rustix::io::Result<OwnedFd> {
+    let path = openat2(
+        CWD,
+        source,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+    )?;
+    open_tree(
+        path,
+        "",
+        OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH
+            | OpenTreeFlags::AT_RECURSIVE,
+    )
+}
+
+fn relative(path: &str) -> &str {
+    path.trim_start_matches('/')
+}
+
+fn make_folder(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {
+    match mkdirat(root, path, Mode::from_raw_mode(0o755)) {
+        Err(Errno::EXIST) => Ok(()),
+        other => other,
+    }
+}
+
+/// Makes a folder and its parents. Links on the way are followed by the kernel, which is sound
+/// because init runs before any code of the workload and the root holds only links made here.
+fn make_folders(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {
+    for (end, _) in path.match_indices('/') {
+        make_folder(root, path.get(..end).unwrap_or(path))?;
+    }
+    make_folder(root, path)
+}
+
+fn make_file(root: BorrowedFd<'_>, path: &str, content: &[u8]) -> rustix::io::Result<()> {
+    let file = openat(
+        root,
+        path,
+        OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC,
+        Mode::from_raw_mode(0o644),
+    )?;
+    let mut rest = content;
+    while !rest.is_empty() {
+        let written = rustix::io::write(&file, rest)?;
+        rest = rest.get(written..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+fn bind(root: BorrowedFd<'_>, source: &std::path::Path, target: &str) -> rustix::io::Result<()> {
+    let tree = open_tree(
+        CWD,
+        source,
+        OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_RECURSIVE
+            | OpenTreeFlags::AT_SYMLINK_NOFOLLOW,
+    )?;
+    attach(tree.as_fd(), root, target)
+}
+
+fn clone_tree(folder: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {
+    open_tree(
+        folder,
+        path,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )
+}
+
+fn attach(tree: BorrowedFd<'_>, root: BorrowedFd<'_>, target: &str) -> rustix::io::Result<()> {
+    move_mount(
+        tree,
+        "",
+        root,
+        target,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+}
+
+fn attach_somewhere(root: BorrowedFd<'_>) -> StepResult<()> {
+    let mut result = Err(Errno::NOENT);
+    for folder in STAGING_FOLDERS {
+        result = move_mount(
+            root,
+            "",
+            CWD,
+            *folder,
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        );
+        if result.is_ok() {
+            break;
+        }
+    }
+    result.step("attach the new root")
+}
+
+fn new_tmpfs(options: &[(&str, &str)]) -> rustix::io::Result<OwnedFd> {
+    new_file_system(
+        "tmpfs",
+        options,
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV,
+    )
+}
+
+fn new_file_system(
+    kind: &str,
+    options: &[(&str, &str)],
+    attributes: MountAttrFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "source", "cellos")?;
+    for (key, value) in options {
+        fsconfig_set_string(context.as_fd(), *key, *value)?;
+    }
+    fsconfig_create(context.as_fd())?;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+fn set(mount: BorrowedFd<'_>, depth: Depth, attributes: u64) -> std::io::Result<()> {
+    mount_setattr(
+        mount,
+        depth,
+        &MountAttributes {
+            set: attributes,
+            ..MountAttributes::default()
+        },
+    )
+}
+
+/// Opens the working folder of the finished root: for the workload to start in, and as the
+/// descriptor that artifacts are read through later.
+pub(super) fn open_working_folder(plan: &CellPlan) -> StepResult<OwnedFd> {
+    let folder = CString::new(plan.working_folder.as_str())
+        .map_err(|_| std::io::Error::from_raw_os_error(libc::EINVAL))
+        .step_of_document("open the working folder")?;
+    let step = format_args!("open the working folder {:?}", plan.working_folder);
+    rustix::process::chdir(&folder).step_of_document(step)?;
+    openat(
+        CWD,
+        &folder,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .or_else(|_| {
+        openat(
+            CWD,
+            &folder,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+    })
+    .step_of_document(step)
+}

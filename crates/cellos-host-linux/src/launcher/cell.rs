@@ -1,0 +1,685 @@
+//! One cell from the launcher's side, from its creation to the last look for what is left of it.
+//!
+//! ```text
+//! begin ─ SettingUp ─ Parked ─ Starting ─ Running ─ Ended ─ (destroyed)
+//!              └──────────┴─────────┴─────────┘ may end at any point
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use cellos_core::ports::workload::{ExitReport, LimitHit, Residue, Usage, WorkloadEnd};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    net::{RecvFlags, SendFlags},
+    process::{Pid, Signal, pidfd_send_signal},
+};
+
+use super::{Outgoing, Shared, Source, host, mounts, posture, seed::Seed};
+use crate::{
+    cgroup::{Cgroup, CpuMax, Creator, Limits, leaf_name},
+    message::{self, Message},
+    plan::{CellPlan, DEFAULT_USER},
+    protocol::{
+        Assignment, CellKey, Created, Failure, FromInit, FromLauncher, Reply, SetupFailure, Stop,
+        to_init, workload,
+    },
+    sys,
+};
+
+/// Largest message from inside a cell's init: a step's name and a number.
+const MAX_INIT_MESSAGE_BYTES: usize = 16 * 1024;
+
+/// How far a cell has come.
+#[derive(Debug)]
+enum Phase {
+    /// Init builds the cell; the `Create` with this number waits for an answer.
+    SettingUp { request: u64 },
+    /// The workload's process waits for its streams.
+    Parked,
+    /// It has its streams; the `Release` with this number waits for an answer.
+    Starting { request: u64 },
+    /// Its program has been executed.
+    Running,
+    /// Every process of the cell is gone.
+    Ended,
+}
+
+/// What init said when isolation was complete.
+#[derive(Debug)]
+struct Ready {
+    landlock_abi: u32,
+    setup_cpu_micros: (u64, u64),
+    working_folder: OwnedFd,
+}
+
+/// Why the launcher killed a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KilledBy {
+    Request,
+    Backstop,
+}
+
+/// One cell.
+pub(super) struct Cell {
+    key: CellKey,
+    plan: CellPlan,
+    phase: Phase,
+    init: Pid,
+    init_descriptor: OwnedFd,
+    control: OwnedFd,
+    workload: Option<OwnedFd>,
+    workload_pid: Option<u32>,
+    /// Init and workload by id and start time, to tell them from later processes with their ids.
+    processes: Vec<Creator>,
+    cgroup: Cgroup,
+    ready: Option<Ready>,
+    setup_failure: Option<SetupFailure>,
+    /// Status word and largest resident set of the main process, as init reported them.
+    exited: Option<(i32, u64)>,
+    started: Option<Instant>,
+    backstop: Option<Instant>,
+    killed_by: Option<KilledBy>,
+    destroy_request: Option<u64>,
+    gone: bool,
+}
+
+impl Cell {
+    /// Creates the cell's init and lets it build the cell. The answer to `request` follows when
+    /// init reports.
+    pub(super) fn begin(
+        key: CellKey,
+        request: u64,
+        plan: CellPlan,
+        shared: &Shared,
+    ) -> Result<Self, Failure> {
+        let sources = mounts::open_all(&plan.mounts)?;
+        let limits = Limits {
+            memory_max_bytes: plan.memory_max_bytes,
+            cpu_max: plan.cpu_max.map(|(quota_micros, period_micros)| CpuMax {
+                quota_micros,
+                period_micros,
+            }),
+            pids_max: plan.pids_max,
+            ..Limits::default()
+        };
+        let creator = Creator::current().map_err(|error| host("read own start time", &error))?;
+        let leaf = leaf_name(&plan.cell_id, &creator, key);
+        let cgroup = shared
+            .cgroups
+            .create(&leaf, &limits)
+            .map_err(|error| Failure::Host(format!("create a control group: {error}")))?;
+        let is_plain = plan.user == DEFAULT_USER && cgroup.paths().next().is_none();
+        let spare = if is_plain { shared.spares.take() } else { None };
+        let seed = match spare {
+            Some(seed) => seed,
+            None => match Seed::make(shared, plan.user, &cgroup) {
+                Ok(seed) => seed,
+                Err(failure) => return Err(with_leftover(failure, remove_cgroup(&cgroup))),
+            },
+        };
+        let mut cell = Self::plant(key, request, plan, seed, cgroup);
+        match cell.assign(shared, &sources) {
+            Ok(()) => Ok(cell),
+            Err(failure) => {
+                cell.kill(KilledBy::Request);
+                cell.wait_for_death(Instant::now() + DEATH_BOUND);
+                Err(with_leftover(failure, remove_cgroup(&cell.cgroup)))
+            }
+        }
+    }
+
+    fn plant(key: CellKey, request: u64, plan: CellPlan, seed: Seed, cgroup: Cgroup) -> Self {
+        Self {
+            key,
+            phase: Phase::SettingUp { request },
+            init: seed.init,
+            init_descriptor: seed.init_descriptor,
+            control: seed.control,
+            workload: Some(seed.workload),
+            workload_pid: None,
+            processes: Vec::new(),
+            cgroup,
+            ready: None,
+            setup_failure: None,
+            exited: None,
+            started: None,
+            backstop: Instant::now().checked_add(plan.backstop),
+            killed_by: None,
+            destroy_request: None,
+            gone: false,
+            plan,
+        }
+    }
+
+    /// Tells the waiting init what its document declares.
+    fn assign(&mut self, shared: &Shared, sources: &[mounts::Source]) -> Result<(), Failure> {
+        let mounts_follow = shared.identity.maps_mounts();
+        let trees = if mounts_follow {
+            mounts::map_all(sources, shared.identity.host_ids(self.init))?
+        } else {
+            Vec::new()
+        };
+        let assignment = Assignment {
+            plan: self.plan.clone(),
+            sources_are_folders: sources.iter().map(mounts::Source::is_folder).collect(),
+            mounts_follow,
+        };
+        let tell = |bytes: &[u8], descriptors: &[BorrowedFd<'_>]| {
+            message::send(self.control.as_fd(), bytes, descriptors, SendFlags::empty())
+                .map_err(|error| host("tell the cell's init", &error))
+        };
+        let assignment = serde_json::to_vec(&assignment)
+            .map_err(|error| host("write the assignment", &error.into()))?;
+        tell(&assignment, &[])?;
+        for tree in &trees {
+            tell(to_init::MOUNT, &[tree.as_fd()])?;
+        }
+        for (descriptor, source) in [
+            (Some(self.control.as_fd()), Source::Control(self.key)),
+            (
+                self.workload.as_ref().map(AsFd::as_fd),
+                Source::Workload(self.key),
+            ),
+            (
+                Some(self.init_descriptor.as_fd()),
+                Source::Process(self.key),
+            ),
+        ] {
+            if let Some(descriptor) = descriptor {
+                shared
+                    .watch(descriptor, source)
+                    .map_err(|error| host("watch the cell", &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the launcher can forget the cell.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Whether somebody waits for the cell's next step right now.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.destroy_request.is_some()
+            || matches!(self.phase, Phase::SettingUp { .. } | Phase::Starting { .. })
+    }
+
+    /// When the launcher ends the cell by itself.
+    pub(super) fn backstop(&self) -> Option<Instant> {
+        if matches!(self.phase, Phase::Ended) || self.killed_by.is_some() {
+            None
+        } else {
+            self.backstop
+        }
+    }
+
+    pub(super) fn end_by_backstop(&mut self) {
+        self.kill(KilledBy::Backstop);
+    }
+
+    pub(super) fn stop(&mut self, how: Stop) {
+        match how {
+            Stop::Kill => self.kill(KilledBy::Request),
+            Stop::Terminate if matches!(self.phase, Phase::Running | Phase::Starting { .. }) => {
+                // An init that ended meanwhile has nobody to terminate.
+                let _ = message::send(
+                    self.control.as_fd(),
+                    to_init::TERMINATE,
+                    &[],
+                    SendFlags::DONTWAIT,
+                );
+            }
+            // A process that has not begun has nothing to end politely.
+            Stop::Terminate => self.kill(KilledBy::Request),
+        }
+    }
+
+    fn kill(&mut self, by: KilledBy) {
+        if !matches!(self.phase, Phase::Ended) {
+            self.killed_by.get_or_insert(by);
+            // Killing init kills every process of its PID namespace (pid_namespaces(7)).
+            let _ = pidfd_send_signal(&self.init_descriptor, Signal::KILL);
+        }
+    }
+
+    /// Init said something, or its end of the socket closed.
+    pub(super) fn on_control(&mut self, shared: &Shared, _outgoing: &mut Vec<Outgoing>) {
+        if self.read_control() == Connection::Closed {
+            shared.forget(self.control.as_fd());
+        }
+    }
+
+    fn read_control(&mut self) -> Connection {
+        let mut buffer = [0; MAX_INIT_MESSAGE_BYTES];
+        loop {
+            match message::receive(&self.control, &mut buffer, RecvFlags::DONTWAIT) {
+                Ok(Some(message)) => self.take_from_init(message),
+                Ok(None) => return Connection::Closed,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Connection::Open,
+                Err(_) => return Connection::Closed,
+            }
+        }
+    }
+
+    fn take_from_init(&mut self, message: Message) {
+        match serde_json::from_slice(&message.bytes) {
+            Ok(FromInit::Ready {
+                landlock_abi,
+                setup_cpu_micros,
+            }) => {
+                if let Some(working_folder) = message.descriptors.into_iter().next() {
+                    self.ready = Some(Ready {
+                        landlock_abi,
+                        setup_cpu_micros,
+                        working_folder,
+                    });
+                }
+            }
+            Ok(FromInit::Failed(failure)) => self.setup_failure = Some(failure),
+            Ok(FromInit::Exited {
+                status,
+                max_rss_bytes,
+            }) => {
+                self.exited = Some((status, max_rss_bytes));
+            }
+            // Init is our own code; words it never says mean the cell cannot be trusted to go on.
+            Err(_) => self.kill(KilledBy::Request),
+        }
+    }
+
+    /// The workload's process said something, or executed its program.
+    pub(super) fn on_workload(&mut self, shared: &Shared, outgoing: &mut Vec<Outgoing>) {
+        let Some(socket) = &self.workload else { return };
+        let mut buffer = [0; 64];
+        match message::receive(socket, &mut buffer, RecvFlags::DONTWAIT) {
+            Ok(Some(message)) if message.bytes == workload::PARKED => {
+                self.parked(message.sender, shared, outgoing);
+            }
+            Ok(Some(message)) => self.execution_failed(&message.bytes, outgoing),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(None) | Err(_) => self.executed(shared, outgoing),
+        }
+    }
+
+    fn parked(&mut self, sender: Option<u32>, shared: &Shared, outgoing: &mut Vec<Outgoing>) {
+        let Phase::SettingUp { request } = self.phase else {
+            return;
+        };
+        // Init reported before it forked this process, so its word is already here.
+        self.read_control();
+        match self.look_at(sender, &shared.host_namespaces) {
+            Ok((created, folder)) => {
+                self.phase = Phase::Parked;
+                self.workload_pid = sender;
+                let init = u32::try_from(self.init.as_raw_nonzero().get()).ok();
+                let pids = sender.into_iter().chain(init);
+                self.processes = pids.filter_map(|pid| Creator::of(pid).ok()).collect();
+                outgoing.push(Outgoing {
+                    message: FromLauncher::Reply {
+                        number: request,
+                        reply: Reply::Created(Box::new(created)),
+                    },
+                    descriptors: vec![folder],
+                });
+            }
+            // The cell's end answers the request.
+            Err(error) => {
+                self.setup_failure = Some(SetupFailure {
+                    step: format!("look at the parked process: {error}"),
+                    errno: error.raw_os_error().unwrap_or(libc::EIO),
+                    invalid_spec: false,
+                });
+                self.kill(KilledBy::Request);
+            }
+        }
+    }
+
+    fn look_at(
+        &self,
+        sender: Option<u32>,
+        host_namespaces: &BTreeMap<String, u64>,
+    ) -> io::Result<(Created, OwnedFd)> {
+        let ready = self
+            .ready
+            .as_ref()
+            .ok_or_else(|| io::Error::other("init was not ready"))?;
+        let pid = sender.ok_or_else(|| io::Error::other("its process id is unknown"))?;
+        let created = Created {
+            cell: self.key,
+            posture: posture::measure(pid, ready.landlock_abi, host_namespaces)?,
+            cgroup_path: self.cgroup.primary_path().map(ToOwned::to_owned),
+            working_folder: self.plan.working_folder.clone(),
+        };
+        Ok((created, ready.working_folder.try_clone()?))
+    }
+
+    /// Hands the workload its streams.
+    pub(super) fn release(
+        &mut self,
+        request: u64,
+        streams: &[OwnedFd],
+        outgoing: &mut Vec<Outgoing>,
+    ) {
+        let refused = match (&self.phase, &self.workload) {
+            (Phase::Parked, Some(_)) if self.plan.argv.is_empty() => {
+                Some("the cell has no command".to_owned())
+            }
+            (Phase::Parked, Some(socket)) => {
+                let streams: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
+                message::send(socket.as_fd(), workload::RUN, &streams, SendFlags::empty())
+                    .err()
+                    .map(|error| format!("hand the streams to the workload: {error}"))
+            }
+            _ => Some("the workload has been released before or has ended".to_owned()),
+        };
+        match refused {
+            Some(why) => {
+                outgoing.push(Outgoing::reply(request, Reply::Failed(Failure::Host(why))));
+            }
+            None => {
+                self.started = Some(Instant::now());
+                self.phase = Phase::Starting { request };
+            }
+        }
+    }
+
+    /// The socket closes with the execution of the program, or with the process's death.
+    fn executed(&mut self, shared: &Shared, outgoing: &mut Vec<Outgoing>) {
+        if let Some(socket) = self.workload.take() {
+            shared.forget(socket.as_fd());
+        }
+        if let (Phase::Starting { request }, Some(pid)) = (&self.phase, self.workload_pid) {
+            outgoing.push(Outgoing::reply(*request, Reply::Released { pid }));
+            self.phase = Phase::Running;
+        }
+    }
+
+    fn execution_failed(&mut self, bytes: &[u8], outgoing: &mut Vec<Outgoing>) {
+        let errno = bytes.try_into().map_or(libc::EIO, i32::from_le_bytes);
+        match self.phase {
+            Phase::Starting { request } => {
+                let program = self.plan.argv.first().cloned().unwrap_or_default();
+                let failure = match errno {
+                    libc::ENOENT | libc::ENOTDIR => Failure::CommandNotFound { program },
+                    errno => Failure::NotExecutable {
+                        program,
+                        reason: io::Error::from_raw_os_error(errno).to_string(),
+                    },
+                };
+                outgoing.push(Outgoing::reply(request, Reply::Failed(failure)));
+                self.phase = Phase::Running;
+            }
+            _ => {
+                self.setup_failure.get_or_insert(SetupFailure {
+                    step: "park the workload's process".to_owned(),
+                    errno,
+                    invalid_spec: false,
+                });
+            }
+        }
+    }
+
+    /// Init has ended, and the kernel has killed everything that was left in the cell.
+    pub(super) fn on_process_end(&mut self, shared: &Shared, outgoing: &mut Vec<Outgoing>) {
+        let waited = match sys::collect_child(self.init.as_raw_nonzero().get()) {
+            Ok(Some(waited)) => Some(waited),
+            Ok(None) => return,
+            // Collected already.
+            Err(_) => None,
+        };
+        self.read_control();
+        // A failed execution is told by the process before it ends.
+        self.on_workload(shared, outgoing);
+        self.executed(shared, outgoing);
+        shared.forget(self.init_descriptor.as_fd());
+        shared.forget(self.control.as_fd());
+        let was = std::mem::replace(&mut self.phase, Phase::Ended);
+        match was {
+            Phase::Ended => {}
+            Phase::SettingUp { request } => {
+                let failure = with_leftover(self.setup_error(), remove_cgroup(&self.cgroup));
+                outgoing.push(Outgoing::reply(request, Reply::Failed(failure)));
+                self.gone = true;
+                return;
+            }
+            Phase::Parked | Phase::Starting { .. } | Phase::Running => {
+                let end = self.report(waited.map(|waited| waited.usage));
+                outgoing.push(Outgoing {
+                    message: FromLauncher::Ended {
+                        cell: self.key,
+                        end,
+                    },
+                    descriptors: Vec::new(),
+                });
+            }
+        }
+        if let Some(request) = self.destroy_request.take() {
+            self.finish_destroy(request, outgoing);
+        }
+    }
+
+    fn setup_error(&self) -> Failure {
+        match &self.setup_failure {
+            Some(SetupFailure {
+                step,
+                errno,
+                invalid_spec,
+            }) => {
+                let text = format!("{step}: {}", io::Error::from_raw_os_error(*errno));
+                if *invalid_spec {
+                    Failure::InvalidSpec(text)
+                } else {
+                    Failure::Host(text)
+                }
+            }
+            None => Failure::Host("the cell's init ended while building the cell".to_owned()),
+        }
+    }
+
+    /// How the workload ended. `Err` when nobody knows: init was killed from outside.
+    fn report(&self, init_usage: Option<libc::rusage>) -> Result<ExitReport, String> {
+        let end = match (self.exited, self.killed_by) {
+            (Some((status, _)), _) if libc::WIFEXITED(status) => WorkloadEnd::Exited {
+                code: libc::WEXITSTATUS(status),
+            },
+            (Some((status, _)), _) => WorkloadEnd::Signalled {
+                signal: libc::WTERMSIG(status),
+            },
+            (None, Some(KilledBy::Backstop)) => WorkloadEnd::Backstop,
+            (None, Some(KilledBy::Request)) => WorkloadEnd::Signalled {
+                signal: libc::SIGKILL,
+            },
+            (None, None) => {
+                return Err("the cell's init was killed by somebody else".to_owned());
+            }
+        };
+        let (usage, limits_hit) = self.usage(init_usage);
+        Ok(ExitReport {
+            end,
+            usage,
+            limits_hit,
+        })
+    }
+
+    fn usage(&self, init_usage: Option<libc::rusage>) -> (Usage, Vec<LimitHit>) {
+        let mut usage = Usage {
+            wall: self
+                .started
+                .map(|started| started.elapsed())
+                .unwrap_or_default(),
+            max_rss_bytes: self.exited.map(|(_, bytes)| bytes),
+            ..Usage::default()
+        };
+        let (setup_user, setup_system) = self
+            .ready
+            .as_ref()
+            .map(|ready| ready.setup_cpu_micros)
+            .unwrap_or_default();
+        let without_setup = |time: libc::timeval, setup: u64| {
+            let micros = duration(time).saturating_sub(Duration::from_micros(setup));
+            Some(micros)
+        };
+        if let Some(all) = init_usage {
+            usage.cpu_user = without_setup(all.ru_utime, setup_user);
+            usage.cpu_system = without_setup(all.ru_stime, setup_system);
+        }
+        let mut limits_hit = Vec::new();
+        if let Ok(stats) = self.cgroup.stats() {
+            usage.memory_peak_bytes = stats.memory_peak_bytes;
+            usage.oom_kills = stats.oom_kills;
+            usage.pids_peak = stats.pids_peak;
+            if let (Some(limit_bytes), Some(kills @ 1..)) =
+                (self.plan.memory_max_bytes, stats.oom_kills)
+            {
+                limits_hit.push(LimitHit::Memory { limit_bytes, kills });
+            }
+            if let (Some(limit), Some(refusals @ 1..)) = (self.plan.pids_max, stats.pids_limit_hits)
+            {
+                limits_hit.push(LimitHit::Pids { limit, refusals });
+            }
+        }
+        (usage, limits_hit)
+    }
+
+    /// Takes the cell apart. The answer follows when everything in it is dead.
+    pub(super) fn destroy(&mut self, request: u64, _shared: &Shared, outgoing: &mut Vec<Outgoing>) {
+        if matches!(self.phase, Phase::Ended) {
+            self.finish_destroy(request, outgoing);
+        } else {
+            self.destroy_request = Some(request);
+            self.kill(KilledBy::Request);
+        }
+    }
+
+    fn finish_destroy(&mut self, request: u64, outgoing: &mut Vec<Outgoing>) {
+        self.ready = None;
+        let residue = self.remove_and_look();
+        outgoing.push(Outgoing::reply(request, Reply::Destroyed(residue)));
+        self.gone = true;
+    }
+
+    /// Removes what the cell had on the host and looks for what is left.
+    fn remove_and_look(&mut self) -> Residue {
+        let mut residue = Residue::default();
+        residue.looked_for.push("processes".to_owned());
+        for process in &self.processes {
+            if Creator::of(process.pid).is_ok_and(|found| found == *process) {
+                residue.found.push(format!("process {}", process.pid));
+            }
+        }
+        residue.looked_for.push("cgroups".to_owned());
+        for pid in self.cgroup.processes().unwrap_or_default() {
+            residue
+                .found
+                .push(format!("process {pid} in the control group"));
+        }
+        residue.found.extend(remove_cgroup(&self.cgroup));
+        for path in self.cgroup.paths().filter(|path| path.exists()) {
+            residue
+                .found
+                .push(format!("control group {}", path.display()));
+        }
+        residue.looked_for.push("mounts".to_owned());
+        match std::fs::read_to_string("/proc/self/mountinfo") {
+            Ok(mounts) => residue.found.extend(cell_mounts(&mounts)),
+            Err(error) => residue
+                .found
+                .push(format!("mounts could not be looked at: {error}")),
+        }
+        residue
+    }
+
+    fn wait_for_death(&mut self, bound: Instant) {
+        loop {
+            if !matches!(
+                sys::collect_child(self.init.as_raw_nonzero().get()),
+                Ok(None)
+            ) {
+                return;
+            }
+            let left = bound.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let mut descriptor = [PollFd::from_borrowed_fd(
+                self.init_descriptor.as_fd(),
+                PollFlags::IN,
+            )];
+            let _ = poll(
+                &mut descriptor,
+                rustix::event::Timespec::try_from(left).ok().as_ref(),
+            );
+        }
+    }
+
+    /// Ends a killed cell without anybody to answer to.
+    pub(super) fn end_now(&mut self, _shared: &Shared, bound: Instant) {
+        if !matches!(self.phase, Phase::Ended) {
+            self.wait_for_death(bound);
+        }
+        // Nobody is left to be told; `reap` finds what could not be removed.
+        let _ = remove_cgroup(&self.cgroup);
+    }
+}
+
+/// How long a killed init may take to die before its creation is reported as failed anyway.
+const DEATH_BOUND: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Connection {
+    Open,
+    Closed,
+}
+
+/// What could not be removed, if anything.
+fn remove_cgroup(cgroup: &Cgroup) -> Option<String> {
+    cgroup.remove().err().map(|error| error.to_string())
+}
+
+/// Adds to a failure that something could not be undone.
+fn with_leftover(failure: Failure, left: Option<String>) -> Failure {
+    match (failure, left) {
+        (failure, None) => failure,
+        (Failure::InvalidSpec(text), Some(left)) => {
+            Failure::InvalidSpec(format!("{text}; left behind: {left}"))
+        }
+        (Failure::Host(text), Some(left)) => Failure::Host(format!("{text}; left behind: {left}")),
+        (other, Some(left)) => Failure::Host(format!("{other:?}; left behind: {left}")),
+    }
+}
+
+/// Mounts of ours that are visible outside any cell, which none ever should be.
+fn cell_mounts(mountinfo: &str) -> Vec<String> {
+    mountinfo
+        .lines()
+        .filter_map(|line| {
+            let (place, kind) = line.split_once(" - ")?;
+            let mut kind = kind.split(' ').skip(1);
+            (kind.next() == Some("cellos"))
+                .then(|| format!("mount {}", place.split(' ').nth(4).unwrap_or("?")))
+        })
+        .collect()
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0))
+        + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mounts_of_ours_are_residue() {
+        let mountinfo = "22 1 0:20 / /proc rw shared:1 - proc proc rw\n\
+                         99 1 0:50 / /tmp/x rw - tmpfs cellos rw\n";
+        assert_eq!(cell_mounts(mountinfo), ["mount /tmp/x"]);
+    }
+}

@@ -1,0 +1,425 @@
+//! The launcher: a small single-threaded process that creates cells, watches over them and takes
+//! them apart.
+//!
+//! A large multi-threaded process must not fork, and a cell must not outlive its supervisor. So
+//! the supervisor's process never creates a cell itself: it asks this one over a socket. When the
+//! socket closes, for whatever reason, every cell is ended and its control groups are removed.
+//! When this process dies, the kernel kills every cell's init.
+
+mod cell;
+mod identity;
+mod mounts;
+mod posture;
+mod seed;
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{Timespec, epoll},
+    net::{RecvFlags, SendFlags},
+};
+use serde::{Deserialize, Serialize};
+
+use self::{cell::Cell, identity::IdentityMode, seed::Seed};
+use crate::{
+    base::{self, BaseEntry},
+    cgroup::{CgroupHost, Creator, Limits, leaf_name},
+    message::{self, MAX_MESSAGE_BYTES, Message},
+    plan::DEFAULT_USER,
+    protocol::{CellKey, Failure, FromLauncher, Numbered, Reply, Request},
+    sandbox::seccomp::Filter,
+    sys,
+};
+
+/// How long cells may take to die when the supervisor is gone. Their processes are killed by the
+/// kernel at once; this only bounds waiting for one that is stuck in it.
+const LAST_TEARDOWN_BOUND: Duration = Duration::from_secs(10);
+
+/// What a launcher is told at its start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LauncherOptions {
+    /// The control group that cells are made in; found by looking when absent.
+    pub cgroup_parent: Option<PathBuf>,
+    /// Whether cells are begun before they are asked for.
+    pub warm: Warm,
+}
+
+/// Whether cells are begun before they are asked for. A begun cell is an init that has built
+/// what every cell has; it costs its memory (see BENCHMARKS.md) and saves the larger part of a
+/// cell's creation time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Warm {
+    /// Never.
+    #[default]
+    Never,
+    /// One at the start, and no more: for a process that runs a single cell.
+    Once,
+    /// This many are kept ready.
+    Keep(u16),
+}
+
+/// Runs as a launcher on the given socket until its other end closes.
+///
+/// # Errors
+/// When the host's system cannot be looked at or the event loop fails.
+pub(crate) fn run(socket: OwnedFd, options: &LauncherOptions) -> io::Result<()> {
+    sys::set_process_name(c"cellos-launcher");
+    // A Ctrl-C at the terminal is for the supervisor, which ends its cells in order.
+    for signal in [
+        libc::SIGINT,
+        libc::SIGTERM,
+        libc::SIGHUP,
+        libc::SIGQUIT,
+        libc::SIGPIPE,
+    ] {
+        sys::ignore_signal(signal);
+    }
+    sys::close_other_descriptors(&[socket.as_raw_fd()])?;
+    let mut launcher = Launcher::new(socket, options)?;
+    let result = launcher.serve();
+    launcher.end_all_cells();
+    result
+}
+
+/// What a readable descriptor belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Supervisor,
+    Control(CellKey),
+    Workload(CellKey),
+    Process(CellKey),
+}
+
+impl Source {
+    fn token(self) -> epoll::EventData {
+        let (cell, kind) = match self {
+            Self::Supervisor => (0, 0),
+            Self::Control(cell) => (cell, 1),
+            Self::Workload(cell) => (cell, 2),
+            Self::Process(cell) => (cell, 3),
+        };
+        epoll::EventData::new_u64(cell << 2 | kind)
+    }
+
+    fn from_token(token: u64) -> Self {
+        let cell = token >> 2;
+        match token & 3 {
+            0 => Self::Supervisor,
+            1 => Self::Control(cell),
+            2 => Self::Workload(cell),
+            _ => Self::Process(cell),
+        }
+    }
+}
+
+/// What every cell of this launcher shares, prepared once.
+struct Shared {
+    spares: Spares,
+    host_namespaces: BTreeMap<String, u64>,
+    base: Vec<BaseEntry>,
+    filter: Filter,
+    cgroups: CgroupHost,
+    identity: IdentityMode,
+    epoll: OwnedFd,
+}
+
+impl Shared {
+    fn watch(&self, descriptor: BorrowedFd<'_>, source: Source) -> io::Result<()> {
+        Ok(epoll::add(
+            &self.epoll,
+            descriptor,
+            source.token(),
+            epoll::EventFlags::IN,
+        )?)
+    }
+
+    /// Stops watching. Descriptors that go on in a forked process would otherwise stay watched
+    /// after they were closed here.
+    fn forget(&self, descriptor: BorrowedFd<'_>) {
+        let _ = epoll::delete(&self.epoll, descriptor);
+    }
+}
+
+/// Begun cells that wait for a document.
+#[derive(Default)]
+struct Spares(RefCell<VecDeque<Seed>>);
+
+impl Spares {
+    /// A spare that is alive; one that something killed meanwhile is collected.
+    fn take(&self) -> Option<Seed> {
+        loop {
+            let seed = self.0.borrow_mut().pop_front()?;
+            if seed.is_alive() {
+                return Some(seed);
+            }
+            seed.discard();
+        }
+    }
+
+    fn add(&self, seed: Seed) {
+        self.0.borrow_mut().push_back(seed);
+    }
+
+    fn count(&self) -> usize {
+        self.0.borrow().len()
+    }
+}
+
+struct Launcher {
+    warm: Warm,
+    socket: OwnedFd,
+    shared: Shared,
+    cells: BTreeMap<CellKey, Cell>,
+    last_key: CellKey,
+    buffer: Vec<u8>,
+}
+
+/// Whether the loop goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    GoOn,
+    SupervisorGone,
+}
+
+impl Launcher {
+    fn new(socket: OwnedFd, options: &LauncherOptions) -> io::Result<Self> {
+        let shared = Shared {
+            spares: Spares::default(),
+            host_namespaces: posture::namespaces(Path::new("/proc/self"))?,
+            base: base::find(Path::new("/"))?,
+            filter: Filter::build().map_err(io::Error::other)?,
+            cgroups: CgroupHost::detect(options.cgroup_parent.as_deref()),
+            identity: IdentityMode::detect(),
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+        };
+        shared.watch(socket.as_fd(), Source::Supervisor)?;
+        let buffer = vec![0; MAX_MESSAGE_BYTES];
+        let warm = options.warm;
+        let mut launcher = Self {
+            warm,
+            socket,
+            shared,
+            cells: BTreeMap::new(),
+            last_key: 0,
+            buffer,
+        };
+        if warm == Warm::Once {
+            launcher.begin_spare();
+        }
+        Ok(launcher)
+    }
+
+    /// Begins a cell that nobody has asked for yet. One that cannot be begun is no error: the
+    /// same failure answers the next request.
+    fn begin_spare(&mut self) -> bool {
+        let nothing = Limits::default();
+        let seed = Creator::current().ok().and_then(|creator| {
+            let leaf = leaf_name("spare", &creator, 0);
+            let no_cgroup = self.shared.cgroups.create(&leaf, &nothing).ok()?;
+            Seed::make(&self.shared, DEFAULT_USER, &no_cgroup).ok()
+        });
+        let begun = seed.is_some();
+        if let Some(seed) = seed {
+            self.shared.spares.add(seed);
+        }
+        begun
+    }
+
+    /// Whether a begun cell is missing.
+    fn wants_spare(&self) -> bool {
+        matches!(self.warm, Warm::Keep(count) if self.shared.spares.count() < usize::from(count))
+            && !self.cells.values().any(Cell::is_awaited)
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
+        let mut events = Vec::with_capacity(64);
+        loop {
+            events.clear();
+            // Cells are begun when nothing else is to do and nobody waits.
+            let refill = self.wants_spare();
+            let wait = if refill {
+                Some(Timespec::default())
+            } else {
+                self.time_to_next_backstop()
+            };
+            match epoll::wait(
+                &self.shared.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                wait.as_ref(),
+            ) {
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            if refill && events.is_empty() && !self.begin_spare() {
+                self.warm = Warm::Never;
+            }
+            self.enforce_backstops();
+            for event in &events {
+                match Source::from_token(event.data.u64()) {
+                    Source::Supervisor => {
+                        if self.take_request()? == Next::SupervisorGone {
+                            return Ok(());
+                        }
+                    }
+                    Source::Control(key) => self.with_cell(key, Cell::on_control),
+                    Source::Workload(key) => self.with_cell(key, Cell::on_workload),
+                    Source::Process(key) => self.with_cell(key, Cell::on_process_end),
+                }
+            }
+        }
+    }
+
+    fn with_cell(
+        &mut self,
+        key: CellKey,
+        react: impl FnOnce(&mut Cell, &Shared, &mut Vec<Outgoing>),
+    ) {
+        let mut outgoing = Vec::new();
+        let Some(cell) = self.cells.get_mut(&key) else {
+            return;
+        };
+        react(cell, &self.shared, &mut outgoing);
+        if cell.is_gone() {
+            self.cells.remove(&key);
+        }
+        self.send_all(outgoing);
+    }
+
+    fn take_request(&mut self) -> io::Result<Next> {
+        let received = message::receive(&self.socket, &mut self.buffer, RecvFlags::DONTWAIT);
+        let message = match received {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(Next::SupervisorGone),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Next::GoOn),
+            Err(error) if error.raw_os_error() == Some(libc::ECONNRESET) => {
+                return Ok(Next::SupervisorGone);
+            }
+            Err(error) => return Err(error),
+        };
+        let request: Numbered = serde_json::from_slice(&message.bytes)?;
+        self.carry_out(request, message);
+        Ok(Next::GoOn)
+    }
+
+    fn carry_out(&mut self, Numbered { number, request }: Numbered, message: Message) {
+        match request {
+            Request::Create(plan) => {
+                self.last_key += 1;
+                let key = self.last_key;
+                match Cell::begin(key, number, *plan, &self.shared) {
+                    Ok(cell) => {
+                        self.cells.insert(key, cell);
+                    }
+                    Err(failure) => {
+                        self.send_all(vec![Outgoing::reply(number, Reply::Failed(failure))]);
+                    }
+                }
+            }
+            Request::Release(key) => self.ask(key, number, |cell, _, outgoing| {
+                cell.release(number, &message.descriptors, outgoing);
+            }),
+            Request::Stop(key, how) => {
+                if self.cells.contains_key(&key) {
+                    self.with_cell(key, |cell, _, _| cell.stop(how));
+                }
+                self.send_all(vec![Outgoing::reply(number, Reply::Stopped)]);
+            }
+            Request::Destroy(key) => self.ask(key, number, |cell, shared, outgoing| {
+                cell.destroy(number, shared, outgoing);
+            }),
+        }
+    }
+
+    /// Passes a request on to its cell, or answers that there is none.
+    fn ask(
+        &mut self,
+        key: CellKey,
+        number: u64,
+        react: impl FnOnce(&mut Cell, &Shared, &mut Vec<Outgoing>),
+    ) {
+        if self.cells.contains_key(&key) {
+            self.with_cell(key, react);
+        } else {
+            let failure = Failure::Host("the launcher knows no such cell".to_owned());
+            self.send_all(vec![Outgoing::reply(number, Reply::Failed(failure))]);
+        }
+    }
+
+    /// Answers are sent blocking: the backend always reads. A supervisor that is gone shows as
+    /// the end of the socket in the next round.
+    fn send_all(&self, outgoing: Vec<Outgoing>) {
+        for Outgoing {
+            message,
+            descriptors,
+        } in outgoing
+        {
+            let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+            if let Ok(bytes) = serde_json::to_vec(&message) {
+                let _ = message::send(
+                    self.socket.as_fd(),
+                    &bytes,
+                    &descriptors,
+                    SendFlags::empty(),
+                );
+            }
+        }
+    }
+
+    fn time_to_next_backstop(&self) -> Option<Timespec> {
+        let next = self.cells.values().filter_map(Cell::backstop).min()?;
+        let wait = next.saturating_duration_since(Instant::now());
+        // Rounded up, so that the deadline has passed when the wait is over.
+        Timespec::try_from(wait + Duration::from_millis(1)).ok()
+    }
+
+    fn enforce_backstops(&mut self) {
+        let now = Instant::now();
+        for cell in self.cells.values_mut() {
+            if cell.backstop().is_some_and(|backstop| backstop <= now) {
+                cell.end_by_backstop();
+            }
+        }
+    }
+
+    /// The supervisor is gone: nobody is left to ask for anything.
+    fn end_all_cells(&mut self) {
+        for cell in self.cells.values_mut() {
+            cell.stop(crate::protocol::Stop::Kill);
+        }
+        while let Some(spare) = self.shared.spares.take() {
+            spare.discard();
+        }
+        let bound = Instant::now() + LAST_TEARDOWN_BOUND;
+        for cell in self.cells.values_mut() {
+            cell.end_now(&self.shared, bound);
+        }
+    }
+}
+
+/// A message to the backend.
+#[derive(Debug)]
+struct Outgoing {
+    message: FromLauncher,
+    descriptors: Vec<OwnedFd>,
+}
+
+impl Outgoing {
+    fn reply(number: u64, reply: Reply) -> Self {
+        Self {
+            message: FromLauncher::Reply { number, reply },
+            descriptors: Vec::new(),
+        }
+    }
+}
+
+fn host(what: &str, error: &io::Error) -> Failure {
+    Failure::Host(format!("{what}: {error}"))
+}

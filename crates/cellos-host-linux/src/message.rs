@@ -1,0 +1,159 @@
+//! Messages with descriptors over local sockets: one `SOCK_SEQPACKET` packet is one message.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
+    sendmsg, socketpair,
+};
+
+/// Largest message in bytes. A packet has to fit the kernel's default socket buffer
+/// (`net.core.wmem_default`, 212,992 bytes on common machines) with its own overhead.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 160 * 1024;
+
+/// Most descriptors in one message: the three standard streams and some room.
+const MAX_DESCRIPTORS: usize = 8;
+
+/// A received message.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) descriptors: Vec<OwnedFd>,
+    /// Sender's process id in the receiver's PID namespace, where the socket asks for it.
+    pub(crate) sender: Option<u32>,
+}
+
+/// A connected pair of message sockets.
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
+}
+
+/// Makes every message received on `socket` carry its sender's process id.
+pub(crate) fn ask_for_sender(socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_socket_passcred(socket, true)?)
+}
+
+/// Sends one message.
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "too many descriptors",
+        ));
+    }
+    loop {
+        match sendmsg(
+            socket,
+            &[IoSlice::new(bytes)],
+            &mut ancillary,
+            flags | SendFlags::NOSIGNAL,
+        ) {
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Receives one message into `buffer`'s space. `None` at the end of the connection.
+pub(crate) fn receive(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+    flags: RecvFlags,
+) -> io::Result<Option<Message>> {
+    let mut space =
+        [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS), ScmCredentials(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        match recvmsg(
+            &socket,
+            &mut [IoSliceMut::new(buffer)],
+            &mut ancillary,
+            flags | RecvFlags::CMSG_CLOEXEC,
+        ) {
+            Ok(received) => break received,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let mut descriptors = Vec::new();
+    let mut sender = None;
+    for message in ancillary.drain() {
+        match message {
+            RecvAncillaryMessage::ScmRights(rights) => descriptors.extend(rights),
+            RecvAncillaryMessage::ScmCredentials(credentials) => {
+                sender = u32::try_from(credentials.pid.as_raw_nonzero().get()).ok();
+            }
+            _ => {}
+        }
+    }
+    if received.bytes == 0 && descriptors.is_empty() {
+        return Ok(None);
+    }
+    if received
+        .flags
+        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+    {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "message was cut off",
+        ));
+    }
+    let bytes = buffer.get(..received.bytes).unwrap_or_default().to_vec();
+    Ok(Some(Message {
+        bytes,
+        descriptors,
+        sender,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_descriptors_and_sender_arrive_together() {
+        let (left, right) = pair().unwrap();
+        ask_for_sender(right.as_fd()).unwrap();
+        let file = std::fs::File::open("/proc/self/status").unwrap();
+        send(left.as_fd(), b"hello", &[file.as_fd()], SendFlags::empty()).unwrap();
+        let mut buffer = [0; 64];
+        let message = receive(&right, &mut buffer, RecvFlags::empty())
+            .unwrap()
+            .unwrap();
+        assert_eq!(message.bytes, b"hello");
+        assert_eq!(message.descriptors.len(), 1);
+        assert_eq!(message.sender, Some(std::process::id()));
+    }
+
+    #[test]
+    fn a_closed_peer_ends_the_connection_and_a_cut_message_is_an_error() {
+        let (left, right) = pair().unwrap();
+        send(left.as_fd(), b"0123456789", &[], SendFlags::empty()).unwrap();
+        drop(left);
+        let mut small = [0; 4];
+        assert!(receive(&right, &mut small, RecvFlags::empty()).is_err());
+        assert!(
+            receive(&right, &mut small, RecvFlags::empty())
+                .unwrap()
+                .is_none()
+        );
+    }
+}

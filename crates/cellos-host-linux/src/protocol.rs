@@ -1,0 +1,155 @@
+//! What backend, launcher and cell init say to each other. All three are one program, so the
+//! messages carry no version.
+
+use cellos_core::ports::workload::{ExitReport, Posture, Residue, StopSignal};
+use serde::{Deserialize, Serialize};
+
+use crate::plan::CellPlan;
+
+/// A cell's number within one launcher; never used twice.
+pub(crate) type CellKey = u64;
+
+/// Backend to launcher. Each request gets exactly one [`Reply`] with its number.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// Build a cell and park its workload.
+    Create(Box<CellPlan>),
+    /// Let the workload run. Carries its three standard streams.
+    Release(CellKey),
+    /// Ask the workload to end, or end it.
+    Stop(CellKey, Stop),
+    /// Take the cell apart.
+    Destroy(CellKey),
+}
+
+/// [`StopSignal`] as it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Stop {
+    Terminate,
+    Kill,
+}
+
+impl From<StopSignal> for Stop {
+    fn from(signal: StopSignal) -> Self {
+        match signal {
+            StopSignal::Terminate => Self::Terminate,
+            StopSignal::Kill => Self::Kill,
+        }
+    }
+}
+
+/// A numbered request.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Numbered {
+    pub(crate) number: u64,
+    pub(crate) request: Request,
+}
+
+/// Launcher to backend.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromLauncher {
+    /// The answer to a request.
+    Reply { number: u64, reply: Reply },
+    /// A cell's workload has ended, and with it everything in the cell.
+    Ended {
+        cell: CellKey,
+        end: Result<ExitReport, String>,
+    },
+}
+
+/// The answer to a request.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    /// The cell is parked. Carries its working folder as an open directory.
+    Created(Box<Created>),
+    /// The workload's program has been executed.
+    Released { pid: u32 },
+    /// The stop was passed on, or there was nothing to stop.
+    Stopped,
+    /// The cell is gone.
+    Destroyed(Residue),
+    /// The request failed; after a failed `Create` nothing of the cell is left.
+    Failed(Failure),
+}
+
+/// A parked cell.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Created {
+    pub(crate) cell: CellKey,
+    pub(crate) posture: Posture,
+    pub(crate) cgroup_path: Option<std::path::PathBuf>,
+    pub(crate) working_folder: String,
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Failure {
+    /// The document asks for something that is not there or not allowed.
+    InvalidSpec(String),
+    /// The host refused.
+    Host(String),
+    /// `argv[0]` does not exist in the cell.
+    CommandNotFound { program: String },
+    /// `argv[0]` cannot be executed.
+    NotExecutable { program: String, reason: String },
+}
+
+/// Cell init to launcher, on the control socket.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromInit {
+    /// Isolation is complete. Carries the working folder as an open directory.
+    Ready {
+        landlock_abi: u32,
+        /// CPU time that building the cell took, to be left out of the workload's.
+        setup_cpu_micros: (u64, u64),
+    },
+    /// Setting up failed; init has exited.
+    Failed(SetupFailure),
+    /// The main process of the workload has ended.
+    Exited {
+        /// Status word of wait(2).
+        status: i32,
+        /// Largest resident set of a collected process, in bytes.
+        max_rss_bytes: u64,
+    },
+}
+
+/// A step of building a cell that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SetupFailure {
+    /// What was attempted: `mount /proc`.
+    pub(crate) step: String,
+    /// The kernel's error number.
+    pub(crate) errno: i32,
+    /// Whether the document is at fault (a path that is not there) and not the host.
+    pub(crate) invalid_spec: bool,
+}
+
+/// What a cell's init is told once its document is known.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Assignment {
+    pub(crate) plan: CellPlan,
+    /// For each declared mount, whether its source is a folder and not a file.
+    pub(crate) sources_are_folders: Vec<bool>,
+    /// Whether each source follows as a mount that is mapped to the cell's identity.
+    pub(crate) mounts_follow: bool,
+}
+
+/// Launcher to cell init, on the control socket. Between the first two words comes the cell's
+/// [`Assignment`].
+pub(crate) mod to_init {
+    /// The identity is mapped: build what every cell has.
+    pub(crate) const GO: &[u8] = b"g";
+    /// One declared mount, mapped to the cell's user. Carries the detached mount.
+    pub(crate) const MOUNT: &[u8] = b"m";
+    /// Forward SIGTERM to the workload.
+    pub(crate) const TERMINATE: &[u8] = b"t";
+}
+
+/// Parked workload process to launcher, and back, on the workload socket.
+pub(crate) mod workload {
+    /// The process exists and waits; the sender's credentials tell its id.
+    pub(crate) const PARKED: &[u8] = b"p";
+    /// Run now. Carries the standard streams.
+    pub(crate) const RUN: &[u8] = b"r";
+}

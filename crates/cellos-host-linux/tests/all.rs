@@ -1,0 +1,4 @@
+//! The Linux backend on a real kernel.
+
+mod running;
+mod support;
