@@ -8,7 +8,7 @@ use cellos_core::{
     ports::{
         CellBackend, CellHandle,
         workload::{
-            ReleaseError, Released, StopSignal, Streams, WorkingFolder, WorkloadControl,
+            Posture, ReleaseError, Released, StopSignal, Streams, WorkingFolder, WorkloadControl,
             WorkloadEnd,
         },
     },
@@ -71,6 +71,17 @@ impl Cell {
     pub(super) async fn run_to_end(&self) -> Result<i32, Violation> {
         self.release(streams::silent()?).await?;
         self.end().await
+    }
+
+    /// The posture, which names a process that exists.
+    async fn posture(&self, state: &str) -> Result<Posture, Violation> {
+        let posture = self.control()?.posture(self.id()).await?;
+        ensure!(
+            fs::metadata(format!("/proc/{}", posture.pid)).is_ok(),
+            "the {state} posture names no process: {}",
+            posture.pid
+        );
+        Ok(posture)
     }
 
     async fn folder_entries(&self) -> Result<Vec<String>, Violation> {
@@ -510,9 +521,9 @@ pub async fn posture_shows_what_the_descriptor_promises(subject: Subject) -> Cas
     let handle = backend.create(&document).await?;
     let cell = Cell { backend, handle };
 
-    let parked = cell.control()?.posture(cell.id()).await?;
+    let parked = cell.posture("parked").await?;
     cell.release(streams::silent()?).await?;
-    let running = cell.control()?.posture(cell.id()).await?;
+    let running = cell.posture("running").await?;
     for (state, posture) in [("parked", &parked), ("running", &running)] {
         let private: Vec<_> = posture.private_namespaces().collect();
         for (feature, namespace) in [
@@ -535,12 +546,6 @@ pub async fn posture_shows_what_the_descriptor_promises(subject: Subject) -> Cas
                     .any(|path| !own.lines().any(|line| line.ends_with(&format!(":{path}")))),
             "limits are promised, and the {state} workload is in no control group of its own: {:?}",
             posture.cgroups
-        );
-        let alive = fs::metadata(format!("/proc/{}", posture.pid));
-        ensure!(
-            alive.is_ok(),
-            "the {state} posture names no process: {}",
-            posture.pid
         );
     }
     ensure!(
