@@ -11,7 +11,7 @@ use tokio::{runtime::Handle, time::Instant};
 
 /// Longest wait for things that end on their own after a call has returned, such as a thread that
 /// was told to stop.
-const SETTLE: Duration = Duration::from_secs(5);
+const SETTLE: Duration = Duration::from_secs(3);
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 

@@ -354,7 +354,9 @@ impl CellBackend for Engine {
                 child.wait().unwrap();
             }
             Stage::Running(pid) if self.flaw == Flaw::DaemonsSurvive => signal("-KILL", *pid),
-            Stage::Running(_) if self.flaw != Flaw::DestroyDetaches => kill_marked(&cell.folder),
+            Stage::Running(pid) if self.flaw != Flaw::DestroyDetaches => {
+                kill_cell(*pid, &cell.folder);
+            }
             _ => {}
         }
         if matches!(*cell.stage.lock().unwrap(), Stage::Running(_))
@@ -492,7 +494,7 @@ impl WorkloadControl for Engine {
                 Flaw::TerminateKills => signal("-KILL", *pid),
                 _ => signal("-TERM", *pid),
             },
-            (Stage::Running(_), StopSignal::Kill) => kill_marked(&cell.folder),
+            (Stage::Running(pid), StopSignal::Kill) => kill_cell(*pid, &cell.folder),
             _ => {}
         }
         Ok(())
@@ -577,8 +579,10 @@ fn signal(name: &str, pid: u32) {
     let _ = Command::new("kill").args([name, &pid.to_string()]).output();
 }
 
-/// Kills every process of the cell, until none is left to fork another.
-fn kill_marked(folder: &Path) {
+/// Kills every process of the cell, until none is left to fork another. The first one goes by its
+/// number, because a process has no readable environment in the moment of its `exec`.
+fn kill_cell(pid: u32, folder: &Path) {
+    signal("-KILL", pid);
     let mark = format!("{MARK}={}", folder.display());
     kill_all(|variable| variable == mark.as_bytes());
 }
@@ -605,6 +609,11 @@ fn kill_all(is_mark: impl Fn(&[u8]) -> bool) {
 /// Whatever a flaw or an early return left running.
 impl Drop for Double {
     fn drop(&mut self) {
+        for cell in self.engine.cells.lock().unwrap().values() {
+            if let Stage::Running(pid) = &*cell.stage.lock().unwrap() {
+                signal("-KILL", *pid);
+            }
+        }
         let mark = format!("{MARK}={}/", self.engine.root.display());
         kill_all(|variable| variable.starts_with(mark.as_bytes()));
     }
