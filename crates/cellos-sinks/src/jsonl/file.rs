@@ -41,8 +41,10 @@ pub(super) struct LogFile {
     file: File,
     /// Threads of this process; flock(2) goes by open file description and does not part them.
     turn: Mutex<()>,
-    folder_is_durable: AtomicBool,
-    lost: AtomicBool,
+    /// Whether the file's name survives a crash; set at the end of the first flush.
+    pub(super) folder_is_durable: AtomicBool,
+    /// Whether a flush has failed.
+    pub(super) lost: AtomicBool,
 }
 
 impl LogFile {

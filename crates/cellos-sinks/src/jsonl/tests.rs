@@ -7,6 +7,7 @@ use std::{
     },
     path::Path,
     process::Command,
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -199,17 +200,47 @@ async fn a_file_that_stays_locked_is_an_error_and_not_a_hang() {
 }
 
 #[tokio::test]
-async fn each_event_can_be_flushed() {
+async fn an_event_is_on_the_disk_when_the_durability_says_so() {
+    let folder = folder();
+    for (durability, after_emit) in [(Durability::Flush, false), (Durability::EachEvent, true)] {
+        let path = folder.path().join(format!("{durability:?}.jsonl"));
+        let sink = JsonlSink::open(JsonlConfig {
+            durability,
+            ..JsonlConfig::new(&path)
+        })
+        .unwrap();
+        let flushed = || sink.file.folder_is_durable.load(Ordering::Relaxed);
+        sink.emit(&event("a")).await.unwrap();
+        assert_eq!(flushed(), after_emit, "{durability:?}");
+        sink.flush().await.unwrap();
+        assert!(flushed(), "{durability:?}");
+        assert_eq!(EventLog::read(&path).types(), ["a"]);
+    }
+}
+
+#[tokio::test]
+async fn after_a_failed_flush_nothing_is_accepted() {
     let folder = folder();
     let path = folder.path().join("events.jsonl");
-    let sink = JsonlSink::open(JsonlConfig {
-        durability: Durability::EachEvent,
-        ..JsonlConfig::new(&path)
-    })
-    .unwrap();
-    sink.emit(&event("a")).await.unwrap();
-    sink.flush().await.unwrap();
-    assert_eq!(EventLog::read(&path).types(), ["a"]);
+    let sink = open(&path).unwrap();
+    sink.file.lost.store(true, Ordering::Relaxed);
+    for result in [sink.emit(&event("a")).await, sink.flush().await] {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains("an earlier flush failed"), "{error}");
+    }
+    assert_eq!(fs::read(&path).unwrap(), b"");
+}
+
+#[test]
+fn a_flush_works_without_a_runtime_of_tokio() {
+    let folder = folder();
+    let sink = open(folder.path().join("events.jsonl")).unwrap();
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut flush = std::pin::pin!(sink.flush());
+    assert!(matches!(
+        flush.as_mut().poll(&mut context),
+        std::task::Poll::Ready(Ok(()))
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -451,6 +451,8 @@ impl WorkloadControl for Engine {
             .args(&cell.argv[1..])
             .current_dir(&cell.folder)
             .env(MARK, &cell.folder)
+            // A folder that may not be searched turns an absent program into a refused one.
+            .env("PATH", "/usr/bin:/bin")
             .stdin(streams.stdin)
             .stdout(out)
             .stderr(err)
