@@ -8,7 +8,16 @@
 //! ```
 //!
 //! where `fn make_backend() -> Result<impl BackendUnderTest, Missing>` makes a fresh backend, or
-//! says what the host lacks; the test is then reported as skipped.
+//! says what the host lacks; the test is then reported as skipped:
+//!
+//! ```text
+//! fn make_backend() -> Result<LinuxUnderTest, Missing> {
+//!     Ability::UserNamespaces.probe()?;
+//!     Ok(LinuxUnderTest::new())
+//! }
+//! ```
+//!
+//! Put two calls for two configurations of a backend into two modules.
 
 pub mod faults;
 pub mod ids;

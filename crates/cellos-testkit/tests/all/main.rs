@@ -7,4 +7,5 @@
 
 mod broken;
 mod double;
+mod skips;
 mod sound;
