@@ -1,4 +1,8 @@
 //! The Linux backend on a real kernel.
 
+// Helpers outside of `#[test]` functions are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod running;
+mod sandbox;
 mod support;
