@@ -161,11 +161,12 @@ fn input_cannot_be_typed_into_a_terminal() {
                     EPERM
                 );
             }
-            // SAFETY: asks about a descriptor of this process. Shows that other requests do work on it.
+            // SAFETY: asks about a descriptor of this process.
+            let is_terminal = unsafe { libc::isatty(terminal) };
             assert_eq!(
-                unsafe { libc::isatty(terminal) },
+                is_terminal,
                 1,
-                "{}",
+                "other requests work: {}",
                 io::Error::last_os_error()
             );
         },
