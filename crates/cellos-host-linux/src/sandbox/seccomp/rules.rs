@@ -4,8 +4,8 @@
 //! allows without looking at an argument (`seccomp_cache_prepare`, Linux 5.11), so most calls later
 //! cost nothing, and installing costs the sum of all paths. Halving keeps the paths short: on the
 //! machine this was measured on (Linux 6.18, x86_64, compiler on) the program of 162 instructions
-//! takes 50 to 75 µs to install; the same list as `seccompiler`'s linear chain has 1585 and takes
-//! 690 µs, which is most of what a whole cell may cost.
+//! takes 50 to 75 µs to install; about the same list as `seccompiler`'s linear chain has 1585 and takes
+//! 660 to 690 µs, which is most of what a whole cell may cost.
 
 use libc::{
     AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, EAFNOSUPPORT, ENOSYS, EPERM, EPROTONOSUPPORT, c_int,
