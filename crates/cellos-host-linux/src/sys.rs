@@ -172,6 +172,8 @@ pub(crate) fn mount_setattr(
 /// Brings the loopback interface of the caller's network namespace up (`SIOCSIFFLAGS` of
 /// netdevice(7)).
 pub(crate) fn bring_loopback_up() -> io::Result<()> {
+    /// `IFF_UP | IFF_RUNNING`, in the width that the request has.
+    const UP_AND_RUNNING: libc::c_short = 0x1 | 0x40;
     let socket = rustix::net::socket_with(
         rustix::net::AddressFamily::INET,
         rustix::net::SocketType::DGRAM,
@@ -183,7 +185,7 @@ pub(crate) fn bring_loopback_up() -> io::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = from.cast_signed();
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    request.ifr_ifru.ifru_flags = UP_AND_RUNNING;
     // SAFETY: `request` is a valid ifreq with a NUL-terminated name for the call's duration.
     let result = unsafe {
         libc::ioctl(

@@ -33,12 +33,17 @@ use crate::{
 /// What init has from the launcher's memory. What its document declares comes later, as an
 /// [`Assignment`], so that an init can be made before there is a document.
 pub(crate) struct InitContext<'a> {
+    pub(crate) parts: InitParts<'a>,
+    pub(crate) control: OwnedFd,
+    pub(crate) workload: OwnedFd,
+}
+
+/// What an init is made from.
+pub(crate) struct InitParts<'a> {
     pub(crate) user: RunUser,
     pub(crate) cgroup: &'a Cgroup,
     pub(crate) base: &'a [BaseEntry],
     pub(crate) filter: &'a sandbox::seccomp::Filter,
-    pub(crate) control: OwnedFd,
-    pub(crate) workload: OwnedFd,
     pub(crate) groups: SupplementaryGroups,
 }
 
@@ -52,8 +57,13 @@ pub(crate) enum SupplementaryGroups {
 /// Runs as the cell's init until the cell ends.
 pub(crate) fn run(context: InitContext<'_>) -> ! {
     sys::set_process_name(c"cellos-init");
-    let control = context.control.as_fd();
-    match set_up(&context) {
+    let InitContext {
+        parts,
+        control,
+        workload,
+    } = context;
+    let control = control.as_fd();
+    match set_up(&parts, control, workload) {
         Ok(main) => {
             let code = reaper::run(control, main);
             sys::exit_now(code)
@@ -72,17 +82,14 @@ struct Main {
     signals: OwnedFd,
 }
 
-fn set_up(context: &InitContext<'_>) -> StepResult<Main> {
-    let InitContext {
+fn set_up(parts: &InitParts<'_>, control: BorrowedFd<'_>, workload: OwnedFd) -> StepResult<Main> {
+    let InitParts {
         user,
         cgroup,
         base,
         filter,
-        control,
-        workload,
         groups,
-    } = context;
-    let control = control.as_fd();
+    } = parts;
     cgroup
         .join_v1_from_child()
         .step("join the control groups")?;
@@ -121,7 +128,12 @@ fn set_up(context: &InitContext<'_>) -> StepResult<Main> {
     drop(folder);
     // SAFETY: init has a single thread.
     match unsafe { sys::fork() }.step("fork the workload's process")? {
-        Some(pid) => Ok(Main { pid, signals }),
+        Some(pid) => {
+            // The launcher sees the execution of the program by the end of this socket, so the
+            // workload's process must be the only one that holds it.
+            drop(workload);
+            Ok(Main { pid, signals })
+        }
         None => workload::park_and_execute(&plan, workload.as_fd()),
     }
 }
@@ -186,8 +198,9 @@ fn become_cell_user(user: RunUser, groups: SupplementaryGroups) -> StepResult<()
 fn give_up_everything(plan: &CellPlan, filter: &sandbox::seccomp::Filter) -> StepResult<u32> {
     use sandbox::{landlock, limits, privileges};
     privileges::new_session_keyring().step("start a session keyring")?;
-    limits::lower(Some(plan.pids_max.unwrap_or(DEFAULT_PROCESS_LIMIT)))
-        .step("lower resource limits")?;
+    // Well above a declared limit, so that it is the control group that refuses and counts.
+    let processes = DEFAULT_PROCESS_LIMIT.max(plan.pids_max.unwrap_or(0).saturating_mul(2));
+    limits::lower(Some(processes)).step("lower resource limits")?;
     privileges::set_umask(0o022);
     privileges::lock_securebits().step("lock the secure bits")?;
     privileges::drop_bounding_set().step("empty the bounding set")?;

@@ -484,6 +484,7 @@ impl Cell {
 
     /// How the workload ended. `Err` when nobody knows: init was killed from outside.
     fn report(&self, init_usage: Option<libc::rusage>) -> Result<ExitReport, String> {
+        let (usage, limits_hit) = self.usage(init_usage);
         let end = match (self.exited, self.killed_by) {
             (Some((status, _)), _) if libc::WIFEXITED(status) => WorkloadEnd::Exited {
                 code: libc::WEXITSTATUS(status),
@@ -495,11 +496,21 @@ impl Cell {
             (None, Some(KilledBy::Request)) => WorkloadEnd::Signalled {
                 signal: libc::SIGKILL,
             },
+            // The kernel kills init too when the cell's memory is used up, always on v2 and on v1
+            // when killing the others did not help.
+            (None, None)
+                if limits_hit
+                    .iter()
+                    .any(|hit| matches!(hit, LimitHit::Memory { .. })) =>
+            {
+                WorkloadEnd::Signalled {
+                    signal: libc::SIGKILL,
+                }
+            }
             (None, None) => {
                 return Err("the cell's init was killed by somebody else".to_owned());
             }
         };
-        let (usage, limits_hit) = self.usage(init_usage);
         Ok(ExitReport {
             end,
             usage,

@@ -18,7 +18,7 @@ use rustix::{
 use super::{Shared, host};
 use crate::{
     cgroup::Cgroup,
-    init::{self, InitContext},
+    init::{self, InitContext, InitParts},
     message,
     protocol::{Failure, to_init},
     sys::{self, Cloned},
@@ -48,13 +48,15 @@ impl Seed {
         match unsafe { sys::clone_process(sys::CELL_NAMESPACES, cgroup.unified_directory()) } {
             Err(error) => Err(clone_failure(&error)),
             Ok(Cloned::Child) => init::run(InitContext {
-                user,
-                cgroup,
-                base: &shared.base,
-                filter: &shared.filter,
+                parts: InitParts {
+                    user,
+                    cgroup,
+                    base: &shared.base,
+                    filter: &shared.filter,
+                    groups: shared.identity.groups(),
+                },
                 control: init_control,
                 workload: init_workload,
-                groups: shared.identity.groups(),
             }),
             Ok(Cloned::Parent { pid, pidfd }) => {
                 let seed = Self {

@@ -3,6 +3,9 @@
 // Helpers outside of `#[test]` functions are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod running;
+mod contract;
+mod isolation;
+mod limits;
+mod mounts;
 mod sandbox;
 mod support;

@@ -1,0 +1,149 @@
+//! Limits hold, and what hit them is told.
+
+use cellos_core::ports::workload::{LimitHit, WorkloadEnd};
+use cellos_testkit::require;
+use serde_json::json;
+
+use crate::support::{backend, document, run, shell};
+
+const MIB: u64 = 1 << 20;
+
+async fn limited(limits: serde_json::Value, script: &str) -> crate::support::Finished {
+    let mut command = shell(script);
+    command["limits"] = limits;
+    run(&backend(), &document("limited", &command, &json!({}))).await
+}
+
+#[tokio::test]
+async fn a_memory_hog_is_killed_and_told_as_such() {
+    require!("userns");
+    require!("cgroups");
+    let finished = limited(
+        json!({ "memoryMaxBytes": 64 * MIB }),
+        "tail /dev/zero; echo survived",
+    )
+    .await;
+    let kills = finished.report.limits_hit.iter().any(|hit| {
+        matches!(hit, LimitHit::Memory { limit_bytes, kills: 1.. } if *limit_bytes == 64 * MIB)
+    });
+    assert!(kills, "{:?}", finished.report);
+    let peak = finished.report.usage.memory_peak_bytes.unwrap();
+    assert!((32 * MIB..=64 * MIB).contains(&peak), "{peak}");
+    assert!(finished.residue.found.is_empty(), "{:?}", finished.residue);
+}
+
+#[tokio::test]
+async fn files_in_the_working_folder_count_as_memory() {
+    require!("userns");
+    require!("cgroups");
+    let finished = limited(
+        json!({ "memoryMaxBytes": 64 * MIB }),
+        "head -c 200M /dev/zero > /work/big; stat -c %s /work/big",
+    )
+    .await;
+    let size: u64 = finished
+        .output
+        .lines()
+        .last()
+        .and_then(|line| line.parse().ok())
+        .unwrap_or(0);
+    assert!(
+        size <= 64 * MIB,
+        "{size} bytes were written: {}",
+        finished.output
+    );
+    let told = finished
+        .report
+        .limits_hit
+        .iter()
+        .any(|hit| matches!(hit, LimitHit::Memory { .. }));
+    assert!(told, "{:?}", finished.report);
+}
+
+#[tokio::test]
+async fn a_fork_bomb_meets_its_limit_and_dies_with_its_cell() {
+    require!("userns");
+    require!("cgroups");
+    let finished = limited(
+        json!({ "pidsMax": 32 }),
+        "bomb() { bomb | bomb & }; bomb 2>/dev/null; sleep 0.5; exit 7",
+    )
+    .await;
+    let refused = finished.report.limits_hit.iter().any(|hit| {
+        matches!(
+            hit,
+            LimitHit::Pids {
+                limit: 32,
+                refusals: 1..
+            }
+        )
+    });
+    assert!(refused, "{:?}", finished.report);
+    assert_eq!(finished.report.end, WorkloadEnd::Exited { code: 7 });
+    assert!(finished.residue.found.is_empty(), "{:?}", finished.residue);
+}
+
+#[tokio::test]
+async fn cpu_time_is_held_to_its_quota() {
+    require!("userns");
+    require!("cgroups");
+    let finished = limited(
+        json!({ "cpuMax": { "quotaMicros": 20000, "periodMicros": 100_000 } }),
+        "end=$(($(date +%s%N) + 1000000000)); while [ $(date +%s%N) -lt $end ]; do :; done",
+    )
+    .await;
+    let usage = &finished.report.usage;
+    let used = usage.cpu_user.unwrap() + usage.cpu_system.unwrap();
+    // A fifth of a second of CPU per second, and some room for the first period.
+    assert!(
+        used < usage.wall.mul_f64(0.35),
+        "{used:?} of {:?}",
+        usage.wall
+    );
+}
+
+#[tokio::test]
+async fn processes_are_bounded_without_a_declared_limit() {
+    require!("userns");
+    let nothing = json!({});
+    let finished = run(
+        &backend(),
+        &document(
+            "plain",
+            &shell("grep 'Max processes' /proc/self/limits"),
+            &nothing,
+        ),
+    )
+    .await;
+    let limit: u64 = finished
+        .output
+        .split_whitespace()
+        .nth(2)
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(limit <= cellos_host_linux::DEFAULT_PROCESS_LIMIT, "{limit}");
+}
+
+#[tokio::test]
+async fn the_process_is_in_its_control_group() {
+    require!("userns");
+    require!("cgroups");
+    let finished = limited(
+        json!({ "memoryMaxBytes": 64 * MIB }),
+        "cat /proc/self/cgroup",
+    )
+    .await;
+    let group = finished
+        .posture
+        .cgroups
+        .values()
+        .find(|path| path.contains("cellos_limited"));
+    assert!(group.is_some(), "{:?}", finished.posture.cgroups);
+    // From inside, the cell's own group is the root: the host's layout does not show.
+    assert!(
+        !finished.output.contains("cellos_limited"),
+        "{}",
+        finished.output
+    );
+}
