@@ -5,12 +5,18 @@
 //! with values alone.
 #![forbid(unsafe_code)]
 
+pub mod authority;
+pub mod canonical;
 pub mod descriptor;
 pub mod document;
 pub mod error;
 pub mod event;
+pub mod policy;
 pub mod ports;
+pub mod signing;
+mod strict_json;
 
 pub use document::{ExecutionCellDocument, ExecutionCellSpec};
 pub use error::CellosError;
 pub use event::CloudEventV1;
+pub use strict_json::StrictJsonError;
