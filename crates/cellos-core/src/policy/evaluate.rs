@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 use super::{
     HostPattern, PolicyPackSpec, PolicyRule, PolicyRules, ScopeDecision, check_secret_refs,
     pack_scope,
@@ -25,8 +27,8 @@ pub struct PolicyContext<'a> {
     pub caller: &'a str,
 }
 
-/// One rule that a document breaks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One rule that a document breaks. Serialises to the form that rejection events carry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PolicyViolation {
     /// The rule.
     pub rule: PolicyRule,

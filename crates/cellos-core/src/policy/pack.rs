@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::document::PlacementSpec;
 
@@ -133,6 +133,12 @@ impl PolicyRule {
             Self::RequireDnsEgressJustification => "requireDnsEgressJustification",
             Self::SecretRefAllowlist => "secretRefAllowlist",
         }
+    }
+}
+
+impl Serialize for PolicyRule {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

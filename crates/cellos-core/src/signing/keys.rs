@@ -238,13 +238,16 @@ fn public_keys(
     Ok(keys)
 }
 
+/// One entry of a key file.
+type NamedBytes = (String, Zeroizing<Vec<u8>>);
+
 /// The entries of a key file, decoded. The buffers are erased when dropped, because the same
 /// reader serves shared keys.
 fn decoded_entries(
     file: &[u8],
     encoding: &'static str,
     decode: impl Fn(&str) -> Result<Vec<u8>, base64::DecodeError>,
-) -> Result<Vec<(String, Zeroizing<Vec<u8>>)>, KeyFileError> {
+) -> Result<Vec<NamedBytes>, KeyFileError> {
     let Value::Object(entries) = strict_json::value_from_slice(file)? else {
         return Err(KeyFileError::NotAString {
             name: "the document".to_owned(),
