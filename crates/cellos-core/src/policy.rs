@@ -27,7 +27,7 @@ pub use evaluate::{
     AppliedCap, CappedField, PolicyAdmission, PolicyContext, PolicyViolation, admit_under_packs,
     validate_spec_against_policy,
 };
-pub use host_pattern::{HostPattern, HostPatternError};
+pub use host_pattern::{AddressBlock, HostPattern, HostPatternError};
 pub use pack::{PolicyPackDocument, PolicyPackSpec, PolicyRule, PolicyRules};
 pub use pack_check::{
     PolicyPackError, PolicyPackProblem, parse_policy_pack, validate_policy_pack_document,

@@ -57,6 +57,8 @@ impl FromStr for HostPattern {
             Some(domain) => (domain, true),
             None => (text, false),
         };
+        // A trailing dot only says that the name is complete.
+        let name = name.strip_suffix('.').unwrap_or(name);
         if !is_host_name(name) {
             return Err(error());
         }
@@ -96,10 +98,7 @@ impl AddressBlock {
             .unwrap_or(address)
             .parse::<IpAddr>()
             .ok()?;
-        let (number, width) = match address {
-            IpAddr::V4(v4) => (u128::from(u32::from(v4)), 32),
-            IpAddr::V6(v6) => (u128::from(v6), 128),
-        };
+        let width = if address.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
             None => width,
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits
@@ -108,11 +107,25 @@ impl AddressBlock {
                 .filter(|prefix| *prefix <= width)?,
             Some(_) => return None,
         };
-        Some(Self {
+        Some(Self::new(address, prefix))
+    }
+
+    /// A block of IPv4-mapped IPv6 addresses (RFC 4291, 2.5.5.2) is the IPv4 block behind it;
+    /// otherwise a pattern for all of IPv6 would allow IPv4 destinations in another spelling.
+    fn new(address: IpAddr, prefix: u32) -> Self {
+        const MAPPED_PREFIX: u32 = 96;
+        let (number, prefix, width) = match (address, address.to_canonical()) {
+            (IpAddr::V4(v4), _) => (u128::from(u32::from(v4)), prefix, 32),
+            (IpAddr::V6(_), IpAddr::V4(v4)) if prefix >= MAPPED_PREFIX => {
+                (u128::from(u32::from(v4)), prefix - MAPPED_PREFIX, 32)
+            }
+            (IpAddr::V6(v6), _) => (u128::from(v6), prefix, 128),
+        };
+        Self {
             network: leading_bits(number, prefix, width),
             prefix,
             width,
-        })
+        }
     }
 
     fn contains(self, other: Self) -> bool {
@@ -193,6 +206,13 @@ mod tests {
             ("::1", "[::1]", true),
             ("2001:DB8::/32", "2001:db8:0:0::5", true),
             ("*.example", "203.0.113.10", false),
+            ("*.example.", "a.example", true),
+            ("a.example", "a.example.", true),
+            ("::/0", "::ffff:203.0.113.10", false),
+            ("::/0", "::ffff:0:0/96", false),
+            ("203.0.113.0/24", "::ffff:203.0.113.10", true),
+            ("203.0.113.0/24", "::ffff:203.0.113.0/120", true),
+            ("203.0.113.0/24", "::ffff:203.0.113.0/119", false),
         ];
         for (allowed, host, expected) in cases {
             assert_eq!(
@@ -214,7 +234,9 @@ mod tests {
             "a*.example",
             "*example",
             "a..b",
-            "a.b.",
+            "a.b..",
+            ".",
+            "*..",
             "-a.example",
             "a-.example",
             "a,b",
