@@ -5,6 +5,7 @@
 //! with values alone.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod authority;
 pub mod canonical;
 pub mod descriptor;
@@ -13,7 +14,9 @@ pub mod error;
 pub mod event;
 pub mod policy;
 pub mod ports;
+pub mod schema;
 pub mod signing;
+pub mod source;
 mod strict_json;
 
 pub use document::{ExecutionCellDocument, ExecutionCellSpec};
