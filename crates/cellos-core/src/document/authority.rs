@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::patterns::{ABSOLUTE_PATH, PORTABLE_ID};
+
 use super::{CdnAuthority, DnsAuthority};
 
 /// What a cell may reach. Everything that is not named here does not exist inside the cell.
@@ -16,6 +18,7 @@ pub struct AuthorityBundle {
     /// Network destinations.
     pub egress_rules: Option<Vec<EgressRule>>,
     /// Names of secrets that the workload may obtain.
+    #[schemars(inner(regex(pattern = PORTABLE_ID)))]
     pub secret_refs: Option<Vec<String>>,
     /// Signed proof that this authority was derived from a role's.
     pub authority_derivation: Option<AuthorityDerivationToken>,
@@ -33,6 +36,7 @@ pub struct AuthorityBundle {
 pub struct FilesystemAuthority {
     /// One entry per folder or file.
     #[serde(default)]
+    #[schemars(length(max = 64))]
     pub mounts: Vec<Mount>,
 }
 
@@ -41,8 +45,10 @@ pub struct FilesystemAuthority {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Mount {
     /// Absolute path on the host, without `.` or `..` parts. Symbolic links in it are refused.
+    #[schemars(regex(pattern = ABSOLUTE_PATH))]
     pub source: String,
     /// Absolute path inside the cell, without `.` or `..` parts; each target once.
+    #[schemars(regex(pattern = ABSOLUTE_PATH))]
     pub target: String,
     /// Whether the workload may change what is there.
     pub access: MountAccess,
@@ -63,8 +69,10 @@ pub enum MountAccess {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EgressRule {
     /// Host name, `*.` and a domain, IP address or CIDR block.
+    #[schemars(length(min = 1))]
     pub host: String,
     /// Port, 1 to 65535.
+    #[schemars(range(min = 1))]
     pub port: u16,
     /// `tcp`, `tls`, `http` or `https` (all TCP), `udp` or `dns-acknowledged` (both UDP); TCP when
     /// absent. Case is ignored.

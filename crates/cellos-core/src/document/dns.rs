@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::patterns::PORTABLE_ID;
+
 /// How names are resolved for a cell.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -38,13 +40,16 @@ pub struct DnsAuthority {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DnsResolver {
     /// Name of the resolver.
+    #[schemars(regex(pattern = PORTABLE_ID))]
     pub resolver_id: String,
     /// `host:port` for plain DNS, a URL for the others.
+    #[schemars(length(min = 1))]
     pub endpoint: String,
     /// Transport.
     pub protocol: DnsResolverProtocol,
     /// Key id that vouches for the resolver.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = PORTABLE_ID))]
     pub trust_kid: Option<String>,
     /// DNSSEC validation.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -163,6 +168,7 @@ pub struct CdnAuthority {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CdnProvider {
     /// Name of the provider.
+    #[schemars(regex(pattern = PORTABLE_ID))]
     pub provider_id: String,
     /// Host names it serves: exact, or `*.` and a domain.
     pub hostname_pattern: String,

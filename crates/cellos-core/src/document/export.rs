@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::patterns::PORTABLE_ID;
+
 /// What leaves a cell after the run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -18,10 +20,13 @@ pub struct ExportChannels {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExportArtifact {
     /// Name of the artifact, unique in the document.
+    #[schemars(regex(pattern = PORTABLE_ID))]
     pub name: String,
     /// A file beneath the working folder: relative, or absolute inside the cell.
+    #[schemars(length(min = 1))]
     pub path: String,
     /// A declared target; needed when there is more than one.
+    #[schemars(regex(pattern = PORTABLE_ID))]
     pub target: Option<String>,
     /// Media type.
     pub content_type: Option<String>,
@@ -39,6 +44,7 @@ pub enum ExportTarget {
     /// An HTTP server that accepts PUT.
     Http {
         /// Name of the target.
+        #[schemars(regex(pattern = PORTABLE_ID))]
         name: String,
         /// Absolute `http` or `https` address without query, fragment and credentials.
         base_url: String,
@@ -48,8 +54,10 @@ pub enum ExportTarget {
     /// An S3 bucket.
     S3 {
         /// Name of the target.
+        #[schemars(regex(pattern = PORTABLE_ID))]
         name: String,
         /// The bucket; not empty.
+        #[schemars(length(min = 1))]
         bucket: String,
         /// Prefix of object keys.
         key_prefix: Option<String>,

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::patterns::PORTABLE_ID;
+
 /// A cloud identity to obtain for the workload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -16,8 +18,10 @@ pub struct WorkloadIdentity {
     /// Token subject; absent or empty for cloud kinds.
     pub subject: Option<String>,
     /// Life of the credential in seconds; at most the cell's.
+    #[schemars(range(min = 1))]
     pub ttl_seconds: Option<u64>,
     /// Secret name the credential is known by; listed in `authority.secretRefs`.
+    #[schemars(regex(pattern = PORTABLE_ID))]
     pub secret_ref: String,
 }
 
@@ -32,6 +36,7 @@ pub enum WorkloadIdentityKind {
     AwsAssumeRole {
         /// The role's ARN.
         #[serde(alias = "roleArn")]
+        #[schemars(length(min = 1))]
         role_arn: String,
         /// A session policy, JSON text.
         #[serde(alias = "stsSessionPolicy", skip_serializing_if = "Option::is_none")]
@@ -42,6 +47,7 @@ pub enum WorkloadIdentityKind {
     AzureManagedIdentity {
         /// The identity's resource id.
         #[serde(alias = "resourceId")]
+        #[schemars(length(min = 1))]
         resource_id: String,
     },
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::patterns::{KUBERNETES_NAMESPACE, PORTABLE_ID, TENANT_ID};
+
 /// Where the request for a cell came from. Copied into every event.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -17,6 +19,7 @@ pub struct Correlation {
     pub external_job_id: Option<String>,
     /// The tenant; 1 to 64 visible characters without `.`, `*`, `>` and white space.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = TENANT_ID))]
     pub tenant_id: Option<String>,
     /// Free labels.
     pub labels: Option<BTreeMap<String, String>>,
@@ -31,12 +34,15 @@ pub struct Correlation {
 pub struct PlacementSpec {
     /// A pool of hosts.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = PORTABLE_ID))]
     pub pool_id: Option<String>,
     /// A Kubernetes namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = KUBERNETES_NAMESPACE))]
     pub kubernetes_namespace: Option<String>,
     /// A queue.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = PORTABLE_ID))]
     pub queue_name: Option<String>,
 }
 

@@ -11,6 +11,7 @@ mod environment;
 mod export;
 mod identity;
 mod labels;
+mod patterns;
 mod run;
 mod telemetry;
 
@@ -42,8 +43,10 @@ pub const KIND_EXECUTION_CELL: &str = "ExecutionCell";
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExecutionCellDocument {
     /// Exactly `cellos.io/v1`.
+    #[schemars(extend("const" = API_VERSION))]
     pub api_version: String,
     /// Exactly `ExecutionCell`.
+    #[schemars(extend("const" = KIND_EXECUTION_CELL))]
     pub kind: String,
     /// The cell itself.
     pub spec: ExecutionCellSpec,
@@ -55,6 +58,7 @@ pub struct ExecutionCellDocument {
 pub struct ExecutionCellSpec {
     /// The cell's name: 1 to 128 characters of `A-Z a-z 0-9 . _ -`, starting with a letter or a
     /// digit, without `..`.
+    #[schemars(length(min = 1, max = 128), regex(pattern = patterns::PORTABLE_ID))]
     pub id: String,
     /// Where the request for this cell came from.
     pub correlation: Option<Correlation>,

@@ -3,13 +3,17 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::patterns::AGENT_VERSION;
+
 /// What a guest agent is expected to report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TelemetrySpec {
     /// Only `vsock-cbor`.
+    #[schemars(extend("const" = "vsock-cbor"))]
     pub channel: String,
     /// Event names; at least one, none blank. Names that start with `net.` need an egress rule.
+    #[schemars(length(min = 1))]
     pub events: Vec<String>,
     /// Bounds on the stream.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -18,6 +22,7 @@ pub struct TelemetrySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_vs_guest_fields: Option<TelemetryFields>,
     /// Version of the agent: `MAJOR.MINOR.PATCH`, optionally `-` and a pre-release.
+    #[schemars(regex(pattern = AGENT_VERSION))]
     pub agent_version: String,
 }
 
