@@ -83,7 +83,7 @@ fn redact_each(text: &str) -> String {
 fn redact_parameters(tail: &str, out: &mut String) {
     for part in tail.split_inclusive(['?', '&', '#', ';']) {
         let (pair, end) = match part.char_indices().next_back() {
-            Some((index, c)) if matches!(c, '?' | '&' | '#' | ';') => part.split_at(index),
+            Some((index, '?' | '&' | '#' | ';')) => part.split_at(index),
             _ => (part, ""),
         };
         match pair.split_once('=') {

@@ -6,6 +6,7 @@ use super::{
     MAX_DEPTH, ProblemCode,
     node::{Entry, Node, Value, join_index, join_key},
 };
+use crate::admission::shown;
 
 /// A problem of the text itself.
 #[derive(Debug)]
@@ -99,7 +100,7 @@ impl Parser<'_> {
                 self.duplicates.push(TextProblem {
                     code: ProblemCode::DuplicateKey,
                     path: Path::Key(path, &key).render(),
-                    message: format!("`{key}` is given twice in one object"),
+                    message: format!("`{}` is given twice in one object", shown(&key)),
                     span: key_span.clone(),
                 });
             }

@@ -109,6 +109,19 @@ impl Positions {
 
 /// Reads a document.
 ///
+/// ```
+/// use cellos_core::source::{Format, UnknownFields, load};
+///
+/// let text = b"
+/// apiVersion: cellos.io/v1
+/// kind: ExecutionCell
+/// spec: {id: hello, run: {argv: [echo, hello]}, authority: {}, lifetime: {ttlSeconds: 5}}
+/// ";
+/// let admitted = load(text, Format::Yaml, UnknownFields::Refuse)?.admit()?;
+/// assert_eq!(admitted.document().spec.id, "hello");
+/// # Ok::<(), cellos_core::source::Problems>(())
+/// ```
+///
 /// # Errors
 ///
 /// Everything that keeps the text from being a document: when its shape is wrong somewhere, also

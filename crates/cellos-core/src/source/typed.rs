@@ -18,7 +18,7 @@ use crate::document::ExecutionCellDocument;
 pub(super) fn document(root: &Node) -> Result<ExecutionCellDocument, Error> {
     let document: ExecutionCellDocument = serde::Deserialize::deserialize(root)?;
     // An enum that is tagged from inside is read through a buffer that keeps no type, so that serde
-    // would take an array there.
+    // would take an array there, and the number of a variant in place of its name.
     let targets = root
         .field("spec")
         .and_then(|spec| spec.field("export"))
@@ -27,11 +27,17 @@ pub(super) fn document(root: &Node) -> Result<ExecutionCellDocument, Error> {
         value: Value::Array(targets),
         ..
     }) = targets
-        && targets
-            .iter()
-            .any(|target| !matches!(target.value, Value::Object(_)))
+        && targets.iter().any(|target| {
+            !matches!(
+                target.field("kind"),
+                Some(Node {
+                    value: Value::String(_),
+                    ..
+                })
+            )
+        })
     {
-        return Err(Error::custom("an export target is an object"));
+        return Err(Error::custom("an export target is an object with a kind"));
     }
     Ok(document)
 }

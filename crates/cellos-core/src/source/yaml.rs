@@ -8,6 +8,7 @@ use serde::{
 };
 use serde_saphyr::{
     Error, Location, Spanned,
+    budget::BudgetBreach,
     options::{DuplicateKeyPolicy, MergeKeyPolicy},
 };
 
@@ -16,6 +17,7 @@ use super::{
     json::TextProblem,
     node::{Entry, Node, Value},
 };
+use crate::admission::shown;
 
 /// Deepest nesting. The document needs ten levels, and each costs the YAML reader several kilobytes of
 /// stack, more than the same level costs in JSON.
@@ -60,25 +62,62 @@ pub(super) fn parse(text: &str) -> Result<Node, Vec<TextProblem>> {
 
 fn text_problem(text: &str, error: &Error) -> TextProblem {
     let error = error.without_snippet();
-    let code = match error {
-        Error::DuplicateMappingKey { .. } => ProblemCode::DuplicateKey,
-        _ => ProblemCode::Syntax,
+    let (code, message) = match error {
+        Error::DuplicateMappingKey { key, .. } => (
+            ProblemCode::DuplicateKey,
+            match key {
+                Some(key) => format!("`{}` is given twice in one mapping", shown(key)),
+                None => "a key is given twice in one mapping".to_owned(),
+            },
+        ),
+        Error::Budget {
+            breach: BudgetBreach::Documents { .. },
+            ..
+        } => (
+            ProblemCode::Syntax,
+            "there is more than one YAML document".to_owned(),
+        ),
+        Error::Budget {
+            breach: BudgetBreach::Depth { .. },
+            ..
+        } => (
+            ProblemCode::TooDeep,
+            format!("is nested deeper than {MAX_DEPTH} levels"),
+        ),
+        Error::Budget { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => (
+            ProblemCode::TooMany,
+            "has more values or aliases than are read".to_owned(),
+        ),
+        Error::MergeKeyNotAllowed { .. } => (
+            ProblemCode::Syntax,
+            "merge keys (`<<`) are not read".to_owned(),
+        ),
+        Error::NonFiniteFloat { .. } => {
+            (ProblemCode::Syntax, "a number has to be finite".to_owned())
+        }
+        other => (
+            ProblemCode::Syntax,
+            format!("not usable YAML: {}", first_line(&other.to_string())),
+        ),
     };
-    let message = error.to_string();
-    // The place is given by the position, so it is cut from the parser's own text.
-    let message = message.lines().next().unwrap_or("not YAML");
-    let message = match message.rfind(" at line ") {
-        Some(end) => &message[..end],
-        None => message,
-    };
+    // The parser repeats parts of the text, which must not drive a terminal.
+    let message: String = message.chars().filter(|c| !c.is_control()).collect();
     TextProblem {
         code,
         path: String::new(),
-        message: format!("not usable YAML: {message}"),
+        message,
         span: error
             .location()
             .map_or(0..0, |location| span(location, text)),
     }
+}
+
+/// The parser's own text without the place, which the position gives.
+fn first_line(message: &str) -> &str {
+    let line = message.lines().next().unwrap_or_default();
+    line.rfind(" at line ").map_or(line, |end| &line[..end])
 }
 
 /// Bytes of the text that a location covers; its start alone where the parser does not know.

@@ -312,3 +312,32 @@ fn format_is_guessed_from_the_name_and_then_from_the_text() {
         );
     }
 }
+
+#[test]
+fn yaml_faults_have_a_place_and_a_plain_text() {
+    let deep = "[".repeat(32) + "[]" + &"]".repeat(32);
+    for (text, expected) in [
+        (
+            "a: 1\nb: 2\na: 3\n",
+            "3:1: `a` is given twice in one mapping",
+        ),
+        ("a: [1\n", "1:4: not usable YAML: unclosed bracket '['"),
+        (
+            "a: *b\n",
+            "1:4: not usable YAML: alias references unknown anchor",
+        ),
+        (
+            "a: !!x/y 1\n",
+            "1:10: not usable YAML: unsupported tag `!!x/y`",
+        ),
+        (
+            "a: 1\n---\nb: 1\n",
+            "2:1: there is more than one YAML document",
+        ),
+        ("a:\n  <<: {b: 1}\n", "2:3: merge keys (`<<`) are not read"),
+        ("a: .nan\n", "1:4: a number has to be finite"),
+        (&deep, "1:33: is nested deeper than 32 levels"),
+    ] {
+        assert_eq!(lines(text, Format::Yaml), [expected]);
+    }
+}
