@@ -259,8 +259,8 @@ impl Problems {
         self.0
     }
 
-    /// Gives each problem its place, and keeps as many as are reported.
-    pub(crate) fn place(&mut self, positions: &super::Positions) {
+    /// Gives each problem its place, and keeps the first [`MAX_PROBLEMS`](super::MAX_PROBLEMS).
+    pub fn place(&mut self, positions: &super::Positions) {
         self.0.truncate(super::MAX_PROBLEMS);
         positions.place(&mut self.0);
     }
