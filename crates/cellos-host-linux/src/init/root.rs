@@ -30,17 +30,10 @@ use crate::{
 /// The device nodes that programs expect.
 const DEVICE_NODES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
 
-/// Files of `/proc` that tell about the whole host, or act on it, hidden behind `/dev/null`.
-const HIDDEN_PROC_FILES: &[&str] = &[
-    "proc/kcore",
-    "proc/keys",
-    "proc/key-users",
-    "proc/kpagecount",
-    "proc/kpageflags",
-    "proc/timer_list",
-    "proc/interrupts",
-    "proc/sysrq-trigger",
-];
+/// Files of `/proc` that everybody may read and that tell about the whole host, hidden behind
+/// `/dev/null`. The kernel keeps the dangerous ones (`kcore`, `kpagecount`, `sysrq-trigger`, …)
+/// to the host's root, which no cell ever is, and the whole of `/proc` is read-only.
+const HIDDEN_PROC_FILES: &[&str] = &["proc/interrupts", "proc/key-users", "proc/keys"];
 
 /// Bound on files of one scratch tmpfs, so that a cell cannot exhaust kernel memory with inodes.
 const SCRATCH_MAX_INODES: u32 = 262_144;
