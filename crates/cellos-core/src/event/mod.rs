@@ -1,10 +1,34 @@
-//! The CloudEvents 1.0 envelope of the contract.
+//! Events: the CloudEvents 1.0 envelope of the contract, and the typed payloads that go into it.
+//!
+//! Building an event is pure: its id and time come in as a [`Stamp`].
+
+mod admission;
+mod build;
+mod ending;
+mod export;
+mod kind;
+mod lifecycle;
+mod observation;
+mod summary;
+
+pub use admission::{AuthzReason, AuthzRejected, PolicyRejected, PolicyViolation};
+pub use build::{EventData, Lineage, Scope, Stamp, Subject, destroyed, event, started};
+pub use ending::{EndedBy, LimitRecord, ResidueRecord, UsageRecord};
+pub use export::{ExportCompleted, ExportFailed, FsTouch, Provenance};
+pub use kind::EventKind;
+pub use lifecycle::{
+    Destroyed, Failed, Outcome, Reason, ResidueClass, Started, TerminalState, placement,
+};
+pub use observation::{CommandCompleted, ContainerSecurity, NetworkScope, ProcessSpawned};
+pub use summary::{ComplianceSummary, Homeostasis};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// `specversion` of every event.
 pub const SPEC_VERSION: &str = "1.0";
+/// `source` of every event that the supervisor emits.
+pub const SUPERVISOR_SOURCE: &str = "cellos-supervisor";
 /// `datacontenttype` of every event with data.
 pub const JSON_CONTENT_TYPE: &str = "application/json";
 
@@ -58,3 +82,6 @@ pub struct CloudEventV1 {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cexrevocation: Option<String>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+//! The event types.
+
+use std::fmt;
+
+/// The types of the events that are built here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// A cell exists and its workload is about to run.
+    Started,
+    /// A cell is gone; the last event of every run.
+    Destroyed,
+    /// A cell could not be created.
+    Failed,
+    /// The workload ended, or did not start.
+    CommandCompleted,
+    /// A policy pack rejected the document.
+    PolicyRejected,
+    /// An authorization policy rejected the document.
+    AuthzRejected,
+    /// How much network authority the document declares.
+    NetworkScope,
+    /// The workload's program has been executed.
+    ProcessSpawned,
+    /// Isolation of the workload's process as the kernel reports it.
+    ContainerSecurity,
+    /// A file of the cell was opened for export.
+    FsTouch,
+    /// An artifact was stored.
+    ExportCompleted,
+    /// An artifact was not stored.
+    ExportFailed,
+    /// What the document asked for, in figures.
+    ComplianceSummary,
+    /// Declared authority against exercised authority.
+    Homeostasis,
+}
+
+impl EventKind {
+    /// The full type string.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Started => "dev.cellos.events.cell.lifecycle.v1.started",
+            Self::Destroyed => "dev.cellos.events.cell.lifecycle.v1.destroyed",
+            Self::Failed => "dev.cellos.events.cell.lifecycle.v1.failed",
+            Self::CommandCompleted => "dev.cellos.events.cell.command.v1.completed",
+            Self::PolicyRejected => "dev.cellos.events.cell.policy.v1.rejected",
+            Self::AuthzRejected => "dev.cellos.events.cell.authz.v1.rejected",
+            Self::NetworkScope => "dev.cellos.events.cell.observability.v1.network_scope",
+            Self::ProcessSpawned => "dev.cellos.events.cell.observability.v1.process_spawned",
+            Self::ContainerSecurity => "dev.cellos.events.cell.observability.v1.container_security",
+            Self::FsTouch => "dev.cellos.events.cell.observability.v1.fs_touch",
+            Self::ExportCompleted => "dev.cellos.events.cell.export.v2.completed",
+            Self::ExportFailed => "dev.cellos.events.cell.export.v2.failed",
+            Self::ComplianceSummary => "dev.cellos.events.cell.compliance.v1.summary",
+            Self::Homeostasis => "dev.cellos.events.cell.authority.v1.homeostasis",
+        }
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

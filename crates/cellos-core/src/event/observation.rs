@@ -1,0 +1,153 @@
+//! Payloads about the workload's network, process, isolation and end.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{EndedBy, EventData, EventKind, LimitRecord, Scope, UsageRecord};
+use crate::{ExecutionCellSpec, ports::workload::Posture};
+
+/// Data of `observability.v1.network_scope`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkScope {
+    /// How many egress rules are declared.
+    pub egress_rule_count: usize,
+    /// Whether `authority.network`, which has no defined meaning, is set.
+    pub has_opaque_network_authority: bool,
+}
+
+impl NetworkScope {
+    /// What this document declares.
+    #[must_use]
+    pub fn of(spec: &ExecutionCellSpec) -> Self {
+        Self {
+            egress_rule_count: spec.authority.egress_rules.as_ref().map_or(0, Vec::len),
+            has_opaque_network_authority: spec.authority.network.is_some(),
+        }
+    }
+}
+
+impl EventData for NetworkScope {
+    const KIND: EventKind = EventKind::NetworkScope;
+}
+
+/// Data of `observability.v1.process_spawned`. Emitted once the program has been executed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessSpawned {
+    /// `argv[0]`.
+    pub program: String,
+    /// Number of arguments, the program included.
+    pub argc: usize,
+    /// Process id on the host, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Whether the execution was seen, or only the backend's word that it happens is known.
+    pub observed: bool,
+}
+
+impl EventData for ProcessSpawned {
+    const KIND: EventKind = EventKind::ProcessSpawned;
+}
+
+/// Data of `observability.v1.container_security`, read from the workload's own process. From
+/// `observed` on the fields are ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerSecurity {
+    /// Inheritable capabilities, 16 hexadecimal digits.
+    pub cap_inh: String,
+    /// Permitted capabilities.
+    pub cap_prm: String,
+    /// Effective capabilities.
+    pub cap_eff: String,
+    /// Bounding set.
+    pub cap_bnd: String,
+    /// Ambient capabilities.
+    pub cap_amb: String,
+    /// Whether the process has every capability.
+    pub privileged: bool,
+    /// Always `true`: the kernel was asked about the workload's process.
+    pub observed: bool,
+    /// Process id on the host.
+    pub pid: u32,
+    /// User id outside the cell.
+    pub host_uid: u32,
+    /// Inode numbers of the process's namespaces, by kind.
+    pub namespaces: BTreeMap<String, u64>,
+    /// Kinds of namespaces that are not the host's.
+    pub private_namespaces: Vec<String>,
+    /// `NoNewPrivs` of `/proc/PID/status`.
+    pub no_new_privs: bool,
+    /// `Seccomp`: 0 off, 1 strict, 2 filter.
+    pub seccomp_mode: u32,
+    /// `Seccomp_filters`.
+    pub seccomp_filters: u32,
+    /// Landlock ABI in force, 0 for none.
+    pub landlock_abi: u32,
+    /// Control groups by hierarchy.
+    pub cgroups: BTreeMap<String, String>,
+}
+
+/// `CapEff` of a process that has every capability of the contract's list.
+const ALL_CAPABILITIES: &str = "0000001fffffffff";
+
+impl From<&Posture> for ContainerSecurity {
+    fn from(posture: &Posture) -> Self {
+        Self {
+            cap_inh: posture.cap_inh.clone(),
+            cap_prm: posture.cap_prm.clone(),
+            cap_eff: posture.cap_eff.clone(),
+            cap_bnd: posture.cap_bnd.clone(),
+            cap_amb: posture.cap_amb.clone(),
+            privileged: posture.cap_eff == ALL_CAPABILITIES,
+            observed: true,
+            pid: posture.pid,
+            host_uid: posture.host_uid,
+            namespaces: posture.namespaces.clone(),
+            private_namespaces: posture.private_namespaces().map(str::to_owned).collect(),
+            no_new_privs: posture.no_new_privs,
+            seccomp_mode: posture.seccomp_mode,
+            seccomp_filters: posture.seccomp_filters,
+            landlock_abi: posture.landlock_abi,
+            cgroups: posture.cgroups.clone(),
+        }
+    }
+}
+
+impl EventData for ContainerSecurity {
+    const KIND: EventKind = EventKind::ContainerSecurity;
+    const SCOPE: Scope = Scope::CellAndRun;
+}
+
+/// Data of `command.v1.completed`. From `ended_by` on the fields are ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CommandCompleted {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// The command's code; 128 plus the number for a signal; -1 when it never ran or when a
+    /// deadline ended it.
+    pub exit_code: i32,
+    /// From the start of the command to its end, in milliseconds.
+    pub duration_ms: u64,
+    /// Why it never ran, or which deadline ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spawn_error: Option<String>,
+    /// Who or what ended it.
+    pub ended_by: EndedBy,
+    /// Number of the signal that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// What it used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<UsageRecord>,
+    /// Limits that were hit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits_hit: Vec<LimitRecord>,
+}
+
+impl EventData for CommandCompleted {
+    const KIND: EventKind = EventKind::CommandCompleted;
+}
