@@ -1,0 +1,27 @@
+//! How long the supervisor waits for others. Behind each bound stands something that does not
+//! answer; none is reached in a healthy run.
+
+use std::time::Duration;
+
+/// A backend creates a cell: an image may have to be unpacked, a guest kernel to boot.
+pub const CREATE: Duration = Duration::from_secs(120);
+/// A backend looks at a process, or reports what it already knows.
+pub const QUERY: Duration = Duration::from_secs(10);
+/// A backend lets a workload run.
+pub const RELEASE: Duration = Duration::from_secs(30);
+/// A backend passes a signal on.
+pub const STOP: Duration = Duration::from_secs(5);
+/// A killed workload ends. The kernel needs milliseconds, writing out a large core a few seconds.
+pub const KILL: Duration = Duration::from_secs(10);
+/// A backend takes a cell apart.
+pub const DESTROY: Duration = Duration::from_secs(60);
+/// A sink takes one event; it may have to reach a server several times.
+pub const EVENT: Duration = Duration::from_secs(30);
+/// A sink that has let one event time out gets the next ones only for the record.
+pub const EVENT_AFTER_TIMEOUT: Duration = Duration::from_secs(1);
+/// An export sink stores one artifact.
+pub const EXPORT: Duration = Duration::from_secs(600);
+/// Between the polite request to end and the kill, where the document does not say.
+pub const GRACE: Duration = Duration::from_secs(5);
+/// Largest artifact in bytes: 1 GiB, so that a cell cannot fill the target's disk.
+pub const ARTIFACT_BYTES: u64 = 1 << 30;

@@ -1,0 +1,88 @@
+//! Writing the events of one run.
+
+use std::time::Duration;
+
+use cellos_core::{
+    CellosError, CloudEventV1,
+    event::{self, EventData, EventKind, Stamp, Subject},
+    ports::EventSink,
+};
+
+use crate::{Clock, RunError, bounds, error::no_answer};
+
+/// The events of one run, in order.
+pub(crate) struct Journal<'a> {
+    sink: &'a dyn EventSink,
+    clock: &'a dyn Clock,
+    subject: Subject,
+    bound: Duration,
+}
+
+impl<'a> Journal<'a> {
+    pub(crate) fn new(sink: &'a dyn EventSink, clock: &'a dyn Clock, subject: Subject) -> Self {
+        Self {
+            sink,
+            clock,
+            subject,
+            bound: bounds::EVENT,
+        }
+    }
+
+    pub(crate) fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// A new id and the present time.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.stamp_with(new_id())
+    }
+
+    /// The present time under a given id.
+    pub(crate) fn stamp_with(&self, id: String) -> Stamp {
+        Stamp {
+            id,
+            time: self.clock.now().to_string(),
+        }
+    }
+
+    /// Builds and writes an event. When this returns, it is where the sink keeps it.
+    pub(crate) async fn emit<D: EventData>(&mut self, data: &D) -> Result<(), RunError> {
+        let event = event::event(self.stamp(), &self.subject, data);
+        self.write(D::KIND, event).await
+    }
+
+    /// Writes an event that was built.
+    pub(crate) async fn write(
+        &mut self,
+        kind: EventKind,
+        event: Result<CloudEventV1, CellosError>,
+    ) -> Result<(), RunError> {
+        let failed = |source| RunError::Event { kind, source };
+        let event = event.map_err(failed)?;
+        match tokio::time::timeout(self.bound, self.sink.emit(&event)).await {
+            Ok(written) => written.map_err(failed),
+            Err(_) => Err(failed(self.timed_out())),
+        }
+    }
+
+    /// Returns when everything written is durable.
+    pub(crate) async fn flush(&mut self) -> Result<(), RunError> {
+        match tokio::time::timeout(self.bound, self.sink.flush()).await {
+            Ok(flushed) => flushed.map_err(RunError::Flush),
+            Err(_) => Err(RunError::Flush(self.timed_out())),
+        }
+    }
+
+    /// A sink that did not answer once is given less time from now on, so that it cannot hold
+    /// teardown up event by event.
+    fn timed_out(&mut self) -> CellosError {
+        let text = no_answer("the event sink", self.bound);
+        self.bound = bounds::EVENT_AFTER_TIMEOUT;
+        CellosError::EventSink(text)
+    }
+}
+
+/// A new event id.
+pub(crate) fn new_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}

@@ -1,0 +1,792 @@
+//! The life of a cell:
+//!
+//! ```text
+//! record ─ create ─ started ─ inspect ─ release ─ run ─ export ─ destroy ─ destroyed
+//! ```
+//!
+//! Each phase's event is written before the next phase begins. A phase that fails skips the
+//! phases after it up to `destroy`, which always runs.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use cellos_core::{
+    CellosError, ExecutionCellSpec,
+    document::{ExportArtifact, RunSpec},
+    event::{
+        self, CommandCompleted, ComplianceSummary, ContainerSecurity, Destroyed, EndedBy,
+        EventKind, ExportCompleted, ExportFailed, Failed, FsTouch, Homeostasis, Lineage,
+        NetworkScope, Outcome, ProcessSpawned, Provenance, ResidueClass, Started, Subject,
+        TerminalState,
+    },
+    ports::{
+        CellHandle, ExportArtifactMetadata, ExportReceiptTargetKind,
+        workload::{Streams, WorkingFolder},
+    },
+};
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::{
+    Phase, PhaseTiming, RunError, RunOutcome, RunRequest, StopRequests, Supervisor,
+    artifact::Artifact,
+    bounds,
+    deadline::Deadline,
+    error::no_answer,
+    host_runner::protocol::Launch,
+    journal::{Journal, new_id},
+    outcome::signal_of,
+    state::{RECORD_FORMAT_VERSION, RunLease, RunRecord},
+    workload::{Cause, Ending, Urgency, Workload},
+};
+
+/// `PATH` of commands on the host, as published.
+const HOST_PATH: &str = "/usr/bin:/bin:/usr/local/bin";
+
+/// Runs one cell.
+pub(crate) async fn run(
+    supervisor: &Supervisor,
+    request: RunRequest,
+    stop: StopRequests,
+) -> RunOutcome {
+    let RunRequest {
+        streams, document, ..
+    } = request;
+    let spec = &document.spec;
+    let mut run = Run {
+        journal: Journal::new(
+            &*supervisor.events,
+            &*supervisor.clock,
+            Subject::of(spec, &request.run_id),
+        ),
+        facts: Facts {
+            raw_spec_sha256: request.raw_spec_sha256,
+            operator_timeout: request.operator_timeout,
+            derivation: request.derivation,
+            session_id: ulid::Ulid::generate().to_string(),
+            started_event_id: new_id(),
+            backend: supervisor.backend.descriptor().name.into_owned(),
+        },
+        ttl: Deadline::ttl(Instant::now(), spec.lifetime.ttl_seconds),
+        phase: (Phase::Record, Instant::now()),
+        started: false,
+        command_exit_code: None,
+        terminal_state: None,
+        working_folder: None,
+        outcome: RunOutcome {
+            run_id: request.run_id,
+            cell_id: spec.id.clone(),
+            ended_by: EndedBy::NotStarted,
+            end: None,
+            stop_signal: None,
+            exit_report: None,
+            posture: None,
+            teardown: None,
+            residue: None,
+            left_over_processes: 0,
+            receipts: Vec::new(),
+            timings: Vec::new(),
+            first_error: None,
+            later_errors: Vec::new(),
+        },
+        supervisor,
+        spec,
+        stop,
+    };
+
+    if let Ok(mut lease) = run.take_record(request.events_file) {
+        let last_event_written = match run.create(&document).await {
+            Ok(cell) => {
+                // Its errors are kept by the run; what follows happens either way.
+                let _ = run.live(&cell, &mut lease, streams).await;
+                run.destroy(&cell).await;
+                run.sum_up().await
+            }
+            Err(Skip) => LastEvent::NotNeeded,
+        };
+        run.close(lease, last_event_written);
+    }
+    run.enter(Phase::Close);
+    run.outcome
+}
+
+/// The rest of the phases up to teardown is skipped; the error is kept.
+struct Skip;
+
+/// Whether the run's `destroyed` event is where it belongs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LastEvent {
+    Written,
+    Missing,
+    NotNeeded,
+}
+
+/// What is known before the cell exists.
+struct Facts {
+    raw_spec_sha256: String,
+    operator_timeout: Option<Duration>,
+    derivation: Option<crate::DerivationFacts>,
+    session_id: String,
+    started_event_id: String,
+    backend: String,
+}
+
+struct Run<'a> {
+    supervisor: &'a Supervisor,
+    spec: &'a ExecutionCellSpec,
+    journal: Journal<'a>,
+    facts: Facts,
+    stop: StopRequests,
+    /// The end of the cell's life, counted from before its creation.
+    ttl: Deadline,
+    phase: (Phase, Instant),
+    started: bool,
+    command_exit_code: Option<i32>,
+    terminal_state: Option<TerminalState>,
+    /// Of a host subprocess; other workloads' folders are asked for.
+    working_folder: Option<WorkingFolder>,
+    outcome: RunOutcome,
+}
+
+/// The phases, in order.
+impl<'a> Run<'a> {
+    fn take_record(&mut self, events_file: Option<PathBuf>) -> Result<Option<RunLease>, Skip> {
+        let Some(state) = &self.supervisor.state else {
+            return Ok(None);
+        };
+        let subject = self.journal.subject();
+        let record = RunRecord {
+            format_version: RECORD_FORMAT_VERSION,
+            run_id: self.outcome.run_id.clone(),
+            cell_id: subject.cell_id.clone(),
+            spec_id: subject.spec_id.clone(),
+            correlation: subject.correlation.clone(),
+            ttl_seconds: self.spec.lifetime.ttl_seconds,
+            backend: self.facts.backend.clone(),
+            created_at: self.supervisor.clock.now().to_string(),
+            supervisor_pid: std::process::id(),
+            session_id: self.facts.session_id.clone(),
+            started_event_id: self.facts.started_event_id.clone(),
+            // A later process has another current folder.
+            events_file: events_file.map(|path| std::path::absolute(&path).unwrap_or(path)),
+            cgroup_path: None,
+            reason: None,
+        };
+        match state.begin(record) {
+            Ok(lease) => Ok(Some(lease)),
+            Err(error) => Err(self.fail(RunError::State(error))),
+        }
+    }
+
+    async fn create(
+        &mut self,
+        document: &cellos_core::ExecutionCellDocument,
+    ) -> Result<CellHandle, Skip> {
+        self.enter(Phase::Create);
+        self.ttl = Deadline::ttl(Instant::now(), self.spec.lifetime.ttl_seconds);
+        let backend = &self.supervisor.backend;
+        let (error, answered) = match timeout(bounds::CREATE, backend.create(document)).await {
+            Ok(Ok(cell)) => return Ok(cell),
+            Ok(Err(error)) => (error, true),
+            Err(_) => {
+                let error = CellosError::Host(no_answer("create", bounds::CREATE));
+                (error, false)
+            }
+        };
+        let failed = Failed {
+            ttl_seconds: self.spec.lifetime.ttl_seconds,
+            backend: self.facts.backend.clone(),
+            reason: error.to_string(),
+            spec_hash: Some(self.facts.raw_spec_sha256.clone()),
+            placement: event::placement(self.spec),
+            tenant_id: self.journal.subject().tenant_id().map(str::to_owned),
+        };
+        let skip = self.fail(RunError::Create(error));
+        if !answered {
+            // Half a cell may exist under this id. A backend that refused it as a duplicate of a
+            // live one would have answered.
+            self.destroy(&bare_handle(&self.spec.id)).await;
+        }
+        let written = self.journal.emit(&failed).await;
+        self.note(written);
+        let flushed = self.journal.flush().await;
+        self.note(flushed);
+        Err(skip)
+    }
+
+    /// Everything between creation and teardown.
+    async fn live(
+        &mut self,
+        cell: &CellHandle,
+        lease: &mut Option<RunLease>,
+        streams: Streams,
+    ) -> Result<(), Skip> {
+        self.record_cell(cell, lease)?;
+        self.start(cell).await?;
+        self.inspect(cell).await?;
+        self.command(cell, streams).await?;
+        self.export(cell).await
+    }
+
+    fn record_cell(&mut self, cell: &CellHandle, lease: &mut Option<RunLease>) -> Result<(), Skip> {
+        if let (Some(lease), Some(cgroup)) = (lease, &cell.cgroup_path) {
+            lease
+                .update(|record| record.cgroup_path = Some(cgroup.clone()))
+                .map_err(|error| self.fail(RunError::State(error)))?;
+        }
+        Ok(())
+    }
+
+    async fn start(&mut self, cell: &CellHandle) -> Result<(), Skip> {
+        self.enter(Phase::Start);
+        self.stop_if_asked()?;
+        self.emit(&NetworkScope::of(self.spec)).await?;
+        let derivation = self.facts.derivation.clone();
+        let started = Started {
+            ttl_seconds: self.spec.lifetime.ttl_seconds,
+            derivation_verified: derivation.as_ref().map(|facts| facts.verified),
+            role_root: derivation.as_ref().map(|facts| facts.role_root.clone()),
+            parent_run_id: derivation.and_then(|facts| facts.parent_run_id),
+            spec_hash: Some(self.facts.raw_spec_sha256.clone()),
+            kernel_digest_sha256: cell.kernel_digest_sha256.clone(),
+            rootfs_digest_sha256: cell.rootfs_digest_sha256.clone(),
+            firecracker_digest_sha256: cell.firecracker_digest_sha256.clone(),
+            placement: event::placement(self.spec),
+            tenant_id: self.journal.subject().tenant_id().map(str::to_owned),
+            backend: Some(self.facts.backend.clone()),
+        };
+        let stamp = self.journal.stamp_with(self.facts.started_event_id.clone());
+        let event = event::started(
+            stamp,
+            self.journal.subject(),
+            &self.facts.session_id,
+            &started,
+        );
+        match self.journal.write(EventKind::Started, event).await {
+            Ok(()) => self.started = true,
+            Err(error) => return Err(self.fail(error)),
+        }
+        Ok(())
+    }
+
+    /// Looks at the isolation of the parked workload. A backend that cannot show it gets no
+    /// workload to run.
+    async fn inspect(&mut self, cell: &CellHandle) -> Result<(), Skip> {
+        self.enter(Phase::Inspect);
+        if let Some(control) = self.supervisor.backend.workload() {
+            let posture = timeout(bounds::QUERY, control.posture(&cell.cell_id))
+                .await
+                .unwrap_or_else(|_| Err(CellosError::Host(no_answer("posture", bounds::QUERY))))
+                .map_err(|error| self.fail(RunError::Posture(error)))?;
+            self.emit(&ContainerSecurity::from(&posture)).await?;
+            self.outcome.posture = Some(posture);
+        }
+        // From here on the workload acts: what was written so far has to stay, whatever it does.
+        let flushed = self.journal.flush().await;
+        flushed.map_err(|error| self.fail(error))
+    }
+
+    async fn command(&mut self, cell: &CellHandle, streams: Streams) -> Result<(), Skip> {
+        let Some(run) = &self.spec.run else {
+            self.outcome.ended_by = EndedBy::NoCommand;
+            return Ok(());
+        };
+        self.enter(Phase::Release);
+        self.stop_if_asked()?;
+        if Instant::now() >= self.ttl.at {
+            self.outcome.ended_by = self.ttl.source.ended_by();
+            return Err(self.fail(RunError::Deadline(self.ttl.source)));
+        }
+        let supervisor = self.supervisor;
+        let starting = Workload::start(
+            &*supervisor.backend,
+            supervisor.host_runner.as_ref(),
+            cell,
+            launch(run),
+            streams,
+        );
+        let released = tokio::select! {
+            biased;
+            released = starting => released.map_err(RunError::Release),
+            signal = self.stop.next() => {
+                Err(RunError::Stopped { signal, phase: Phase::Release })
+            }
+            () = sleep_until(self.ttl.at) => Err(RunError::Deadline(self.ttl.source)),
+        };
+        let workload = match released {
+            Ok(workload) => workload,
+            Err(error) => return self.command_not_started(run, error).await,
+        };
+        let started = Instant::now();
+        let deadline = Deadline::nearest(
+            self.ttl,
+            started,
+            run.timeout_ms,
+            self.facts.operator_timeout,
+        );
+        let backends = workload.is_backends();
+        let spawned = ProcessSpawned {
+            program: run.argv.first().cloned().unwrap_or_default(),
+            argc: run.argv.len(),
+            pid: workload.pid(),
+            observed: workload.pid().is_some(),
+        };
+        let urgency = match self.emit(&spawned).await {
+            Ok(()) => Urgency::None,
+            Err(Skip) => Urgency::EvidenceUnwritable,
+        };
+        self.enter(Phase::Run);
+        let ending = workload
+            .wait(deadline, grace(run), &mut self.stop, urgency)
+            .await;
+        self.terminal_state = backends.then_some(match (&ending.cause, &ending.end) {
+            (Cause::Own, Ok(_)) => TerminalState::Clean,
+            _ => TerminalState::Forced,
+        });
+        self.command_ended(run, ending, started.elapsed()).await
+    }
+
+    /// The command did not start; that is an end too. One that was interrupted may start yet,
+    /// and dies with its cell.
+    async fn command_not_started(&mut self, run: &RunSpec, error: RunError) -> Result<(), Skip> {
+        self.outcome.ended_by = match &error {
+            RunError::Stopped { .. } => EndedBy::SupervisorSignal,
+            RunError::Deadline(source) => source.ended_by(),
+            other if other.reason().is_some() => EndedBy::Refused,
+            _ => EndedBy::NotStarted,
+        };
+        if let RunError::Stopped { signal, .. } = &error {
+            self.outcome.stop_signal = Some(*signal);
+        }
+        let text = match &error {
+            RunError::Deadline(source) => source.to_string(),
+            other => other.to_string(),
+        };
+        let skip = self.fail(error);
+        self.completed(run, Some(text), Duration::ZERO).await?;
+        Err(skip)
+    }
+
+    async fn command_ended(
+        &mut self,
+        run: &RunSpec,
+        ending: Ending,
+        duration: Duration,
+    ) -> Result<(), Skip> {
+        self.outcome.ended_by = ending.ended_by();
+        self.outcome.left_over_processes = ending.left_over;
+        self.outcome.end = ending.end.as_ref().ok().copied();
+        self.outcome.residue = ending.residue.clone();
+        if let Cause::Stopped(signal) = ending.cause {
+            self.outcome.stop_signal = Some(signal);
+        }
+        let failures = ending.failures(Phase::Run);
+        let text = match (&ending.cause, &ending.end) {
+            (Cause::Deadline(source), _) => Some(source.to_string()),
+            (_, Err(lost)) => Some(lost.to_string()),
+            _ => None,
+        };
+        self.outcome.exit_report = ending.report;
+        self.working_folder = ending.folder;
+        let failed = !failures.is_empty() || self.outcome.first_error.is_some();
+        for failure in failures {
+            self.note(Err(failure));
+        }
+        self.completed(run, text, duration).await?;
+        if failed { Err(Skip) } else { Ok(()) }
+    }
+
+    /// Writes `command.completed`. With a `spawn_error` the code is the published -1.
+    async fn completed(
+        &mut self,
+        run: &RunSpec,
+        spawn_error: Option<String>,
+        duration: Duration,
+    ) -> Result<(), Skip> {
+        let exit_code = match (&spawn_error, self.outcome.end) {
+            (None, Some(end)) => end.shell_code(),
+            _ => -1,
+        };
+        self.command_exit_code = Some(exit_code);
+        let report = self.outcome.exit_report.as_ref();
+        let completed = CommandCompleted {
+            argv: run.argv.clone(),
+            exit_code,
+            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            spawn_error,
+            ended_by: self.outcome.ended_by,
+            signal: signal_of(self.outcome.end),
+            usage: report.map(|report| (&report.usage).into()),
+            limits_hit: report
+                .map(|report| report.limits_hit.iter().copied().map(Into::into).collect())
+                .unwrap_or_default(),
+        };
+        self.emit(&completed).await
+    }
+
+    /// Stores the artifacts of a command that succeeded. The first failure stops the rest.
+    async fn export(&mut self, cell: &CellHandle) -> Result<(), Skip> {
+        let artifacts = self
+            .spec
+            .export
+            .as_ref()
+            .and_then(|export| export.artifacts.as_deref())
+            .unwrap_or_default();
+        if artifacts.is_empty() || self.spec.run.is_none() {
+            return Ok(());
+        }
+        self.enter(Phase::Export);
+        let folder = self.open_working_folder(cell).await;
+        for artifact in artifacts {
+            self.stop_if_asked()?;
+            let opened = match &folder {
+                Ok(folder) => Artifact::open(folder, &artifact.path),
+                Err(reason) => Err(reason.clone()),
+            };
+            match opened {
+                Ok(opened) => self.store(artifact, &opened).await?,
+                Err(reason) => return self.export_failed(artifact, reason).await,
+            }
+        }
+        Ok(())
+    }
+
+    async fn store(&mut self, artifact: &ExportArtifact, opened: &Artifact) -> Result<(), Skip> {
+        self.emit(&FsTouch {
+            purpose: "export".into(),
+            source_path: opened.path_in_cell.to_string_lossy().into_owned(),
+            artifact_name: artifact.name.clone(),
+        })
+        .await?;
+        let metadata = ExportArtifactMetadata {
+            content_type: artifact.content_type.clone(),
+        };
+        let path = opened.path();
+        let sink = self.supervisor.exports.clone();
+        let pushed = tokio::select! {
+            biased;
+            pushed = timeout(bounds::EXPORT, sink.push(&artifact.name, &path, &metadata)) => {
+                match pushed {
+                    Ok(pushed) => pushed.map_err(|error| error.to_string()),
+                    Err(_) => Err(no_answer("the export sink", bounds::EXPORT)),
+                }
+            }
+            signal = self.stop.next() => {
+                self.outcome.stop_signal.get_or_insert(signal);
+                Err(format!("stopped by {}", signal.name()))
+            }
+        };
+        match pushed {
+            Ok(receipt) => {
+                self.outcome.receipts.push(receipt.clone());
+                self.emit(&ExportCompleted {
+                    artifact_name: artifact.name.clone(),
+                    receipt,
+                    provenance: self.provenance(),
+                })
+                .await
+            }
+            Err(reason) => self.export_failed(artifact, reason).await,
+        }
+    }
+
+    async fn export_failed(
+        &mut self,
+        artifact: &ExportArtifact,
+        reason: String,
+    ) -> Result<(), Skip> {
+        let sink = &self.supervisor.exports;
+        let failed = ExportFailed {
+            artifact_name: artifact.name.clone(),
+            target_kind: sink.target_kind().unwrap_or(ExportReceiptTargetKind::Local),
+            reason: reason.clone(),
+            target_name: artifact.target.clone(),
+            destination: sink.destination_hint(&artifact.name),
+            provenance: self.provenance(),
+        };
+        let skip = match self.outcome.stop_signal {
+            Some(signal) => self.fail(RunError::Stopped {
+                signal,
+                phase: Phase::Export,
+            }),
+            None => self.fail(RunError::Export {
+                name: artifact.name.clone(),
+                reason,
+            }),
+        };
+        self.emit(&failed).await?;
+        Err(skip)
+    }
+
+    /// Takes the cell apart, whatever happened before.
+    async fn destroy(&mut self, cell: &CellHandle) {
+        self.enter(Phase::Destroy);
+        self.working_folder = None;
+        let backend = &self.supervisor.backend;
+        let destroyed = timeout(bounds::DESTROY, async {
+            match backend.workload() {
+                Some(control) => control
+                    .destroy_and_measure(cell)
+                    .await
+                    .map(|(report, residue)| (report, Some(residue))),
+                None => backend.destroy(cell).await.map(|report| (report, None)),
+            }
+        })
+        .await
+        .unwrap_or_else(|_| Err(CellosError::Host(no_answer("destroy", bounds::DESTROY))));
+        match destroyed {
+            Ok((report, residue)) => {
+                if !report.destroyed {
+                    self.note(Err(RunError::Destroy(CellosError::Host(format!(
+                        "the backend does not know cell {:?} any more",
+                        cell.cell_id
+                    )))));
+                }
+                self.outcome.teardown = Some(report);
+                // What the host runner could not end counts in any case.
+                if let Some(measured) = residue {
+                    let residue = self.outcome.residue.get_or_insert_default();
+                    residue.looked_for.extend(measured.looked_for);
+                    residue.found.extend(measured.found);
+                }
+            }
+            Err(error) => self.note(Err(RunError::Destroy(error))),
+        }
+        if let Some(residue) = self.outcome.residue.as_ref()
+            && !residue.found.is_empty()
+        {
+            let found = residue.found.clone();
+            self.note(Err(RunError::Residue { found }));
+        }
+    }
+
+    /// Writes what the run came to; tries each event whatever became of the one before.
+    async fn sum_up(&mut self) -> LastEvent {
+        self.enter(Phase::Close);
+        let summary = ComplianceSummary::of(self.spec, self.command_exit_code);
+        let written = self.journal.emit(&summary).await;
+        self.note(written);
+        let written = match typed_spec_hash(self.spec) {
+            Ok(hash) => {
+                let homeostasis = Homeostasis::uncounted(self.spec, hash);
+                self.journal.emit(&homeostasis).await
+            }
+            Err(source) => Err(RunError::Event {
+                kind: EventKind::Homeostasis,
+                source,
+            }),
+        };
+        self.note(written);
+
+        let lineage = Lineage {
+            session_id: self.facts.session_id.clone(),
+            started_event_id: self.started.then(|| self.facts.started_event_id.clone()),
+        };
+        let event = event::destroyed(
+            self.journal.stamp(),
+            self.journal.subject(),
+            &lineage,
+            &self.destroyed(),
+        );
+        let written = self.journal.write(EventKind::Destroyed, event).await;
+        let last = match written {
+            Ok(()) => LastEvent::Written,
+            Err(_) => LastEvent::Missing,
+        };
+        self.note(written);
+        let flushed = self.journal.flush().await;
+        self.note(flushed);
+        last
+    }
+
+    fn destroyed(&self) -> Destroyed {
+        let outcome = &self.outcome;
+        let report = outcome.exit_report.as_ref();
+        Destroyed {
+            ttl_seconds: self.spec.lifetime.ttl_seconds,
+            outcome: if outcome.succeeded() {
+                Outcome::Succeeded
+            } else {
+                Outcome::Failed
+            },
+            reason: outcome.first_error.as_ref().map(|error| {
+                error
+                    .reason()
+                    .map_or_else(|| error.to_string(), |reason| reason.as_str().into())
+            }),
+            terminal_state: self.terminal_state,
+            evidence_bundle_ref: None,
+            residue_class: outcome
+                .residue
+                .as_ref()
+                .filter(|residue| residue.found.is_empty())
+                .map(|_| ResidueClass::None),
+            tenant_id: self.journal.subject().tenant_id().map(str::to_owned),
+            reason_detail: outcome.first_error.as_ref().map(ToString::to_string),
+            later_errors: outcome
+                .later_errors
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            ended_by: outcome.ended_by,
+            exit_code: outcome.end.map(|end| end.shell_code()),
+            signal: signal_of(outcome.end),
+            usage: report.map(|report| (&report.usage).into()),
+            limits_hit: report
+                .map(|report| report.limits_hit.iter().copied().map(Into::into).collect())
+                .unwrap_or_default(),
+            residue: outcome.residue.as_ref().map(Into::into),
+        }
+    }
+
+    /// Gives the run's record up, or leaves it for the reaper when the last event is missing or
+    /// something of the cell may be left.
+    fn close(&mut self, lease: Option<RunLease>, last: LastEvent) {
+        let Some(mut lease) = lease else { return };
+        let teardown_failed = self
+            .errors()
+            .any(|error| matches!(error, RunError::Destroy(_) | RunError::Residue { .. }));
+        let closed = if last == LastEvent::Missing || teardown_failed {
+            let reason = self.outcome.first_error.as_ref().map(ToString::to_string);
+            lease.update(|record| record.reason = reason)
+        } else {
+            lease.finish()
+        };
+        self.note(closed.map_err(RunError::State));
+    }
+}
+
+/// What the phases share.
+impl Run<'_> {
+    /// Ends the running phase and begins another one.
+    fn enter(&mut self, phase: Phase) {
+        let (ended, since) = self.phase;
+        let now = Instant::now();
+        let micros = u64::try_from((now - since).as_micros()).unwrap_or(u64::MAX);
+        self.outcome.timings.push(PhaseTiming {
+            phase: ended,
+            micros,
+        });
+        self.phase = (phase, now);
+    }
+
+    /// Keeps an error: the first one apart from the others.
+    fn note(&mut self, result: Result<(), RunError>) {
+        if let Err(error) = result {
+            if self.outcome.first_error.is_none() {
+                self.outcome.first_error = Some(error);
+            } else {
+                self.outcome.later_errors.push(error);
+            }
+        }
+    }
+
+    fn fail(&mut self, error: RunError) -> Skip {
+        self.note(Err(error));
+        Skip
+    }
+
+    fn errors(&self) -> impl Iterator<Item = &RunError> {
+        self.outcome
+            .first_error
+            .iter()
+            .chain(&self.outcome.later_errors)
+    }
+
+    async fn emit<D: event::EventData>(&mut self, data: &D) -> Result<(), Skip> {
+        let written = self.journal.emit(data).await;
+        written.map_err(|error| self.fail(error))
+    }
+
+    fn stop_if_asked(&mut self) -> Result<(), Skip> {
+        let Some(signal) = self.stop.requested() else {
+            return Ok(());
+        };
+        let phase = self.phase.0;
+        self.outcome.stop_signal = Some(signal);
+        if phase != Phase::Export {
+            self.outcome.ended_by = EndedBy::SupervisorSignal;
+        }
+        Err(self.fail(RunError::Stopped { signal, phase }))
+    }
+
+    fn provenance(&self) -> Option<Provenance> {
+        self.started
+            .then(|| Provenance::started(&self.facts.started_event_id))
+    }
+
+    async fn open_working_folder(&mut self, cell: &CellHandle) -> Result<WorkingFolder, String> {
+        if let Some(folder) = self.working_folder.take() {
+            return Ok(folder);
+        }
+        let Some(control) = self.supervisor.backend.workload() else {
+            return Err("the backend gives no access to the working folder".into());
+        };
+        timeout(bounds::QUERY, control.working_folder(&cell.cell_id))
+            .await
+            .unwrap_or_else(|_| {
+                Err(CellosError::Host(no_answer(
+                    "working_folder",
+                    bounds::QUERY,
+                )))
+            })
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// What a command on the host is started with.
+fn launch(run: &RunSpec) -> Launch {
+    let mut env = BTreeMap::from([("PATH".to_owned(), HOST_PATH.to_owned())]);
+    env.extend(run.env.clone());
+    Launch {
+        argv: run.argv.clone(),
+        env,
+        working_directory: run.working_directory.as_ref().map(PathBuf::from),
+        cgroup: None,
+    }
+}
+
+fn grace(run: &RunSpec) -> Duration {
+    run.limits
+        .as_ref()
+        .and_then(|limits| limits.graceful_shutdown_seconds)
+        .map_or(bounds::GRACE, Duration::from_secs)
+}
+
+fn bare_handle(cell_id: &str) -> CellHandle {
+    CellHandle {
+        cell_id: cell_id.to_owned(),
+        cgroup_path: None,
+        nft_rules_applied: None,
+        kernel_digest_sha256: None,
+        rootfs_digest_sha256: None,
+        firecracker_digest_sha256: None,
+    }
+}
+
+/// `sha256:` and the hash of the specification's compact JSON in the order of its declaration.
+fn typed_spec_hash(spec: &ExecutionCellSpec) -> Result<String, CellosError> {
+    let bytes = serde_json::to_vec(spec)
+        .map_err(|error| CellosError::EventSink(format!("specification as JSON: {error}")))?;
+    let mut text = String::from("sha256:");
+    for byte in Sha256::digest(&bytes) {
+        text.push_str(&format!("{byte:02x}"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typed_spec_hash_equals_the_published_vector() {
+        let document: cellos_core::ExecutionCellDocument = serde_json::from_str(
+            r#"{"apiVersion":"cellos.io/v1","kind":"ExecutionCell","spec":{"id":"ev-demo","correlation":{"tenantId":"acme","correlationId":"c-1"},"placement":{"poolId":"p1"},"run":{"argv":["/bin/sh","-c","echo hi"]},"authority":{"egressRules":[{"host":"1.2.3.4","port":443,"protocol":"tcp"}]},"lifetime":{"ttlSeconds":30}}}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            typed_spec_hash(&document.spec).unwrap(),
+            "sha256:04339c2d0a8ea303ee3930860bfe727c4d0eae6ee19c7afe2895e71f03647bb3"
+        );
+    }
+}
