@@ -7,40 +7,33 @@
 //! Each phase's event is written before the next phase begins. A phase that fails skips the
 //! phases after it up to `destroy`, which always runs.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+mod command;
+mod exports;
+
+use std::{path::PathBuf, time::Duration};
 
 use cellos_core::{
     CellosError, ExecutionCellSpec,
-    document::{ExportArtifact, RunSpec},
     event::{
-        self, CommandCompleted, ComplianceSummary, ContainerSecurity, Destroyed, EndedBy,
-        EventKind, ExportCompleted, ExportFailed, Failed, FsTouch, Homeostasis, Lineage,
-        NetworkScope, Outcome, ProcessSpawned, Provenance, ResidueClass, Started, Subject,
-        TerminalState,
+        self, ComplianceSummary, ContainerSecurity, Destroyed, EndedBy, EventKind, Failed,
+        Homeostasis, Lineage, NetworkScope, Outcome, ResidueClass, Started, Subject, TerminalState,
     },
     ports::{
-        CellHandle, ExportArtifactMetadata, ExportReceiptTargetKind,
+        CellHandle,
         workload::{Streams, WorkingFolder},
     },
 };
 use sha2::{Digest, Sha256};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use crate::{
-    Phase, PhaseTiming, RunError, RunOutcome, RunRequest, StopRequests, Supervisor,
-    artifact::Artifact,
-    bounds,
+    Phase, PhaseTiming, RunError, RunOutcome, RunRequest, StopRequests, Supervisor, bounds,
     deadline::Deadline,
     error::no_answer,
-    host_runner::protocol::Launch,
     journal::{Journal, new_id},
     outcome::signal_of,
     state::{RECORD_FORMAT_VERSION, RunLease, RunRecord},
-    workload::{Cause, Ending, Urgency, Workload},
 };
-
-/// `PATH` of commands on the host, as published.
-const HOST_PATH: &str = "/usr/bin:/bin:/usr/local/bin";
 
 /// Runs one cell.
 pub(crate) async fn run(
@@ -285,238 +278,6 @@ impl<'a> Run<'a> {
         flushed.map_err(|error| self.fail(error))
     }
 
-    async fn command(&mut self, cell: &CellHandle, streams: Streams) -> Result<(), Skip> {
-        let Some(run) = &self.spec.run else {
-            self.outcome.ended_by = EndedBy::NoCommand;
-            return Ok(());
-        };
-        self.enter(Phase::Release);
-        self.stop_if_asked()?;
-        if Instant::now() >= self.ttl.at {
-            self.outcome.ended_by = self.ttl.source.ended_by();
-            return Err(self.fail(RunError::Deadline(self.ttl.source)));
-        }
-        let supervisor = self.supervisor;
-        let starting = Workload::start(
-            &*supervisor.backend,
-            supervisor.host_runner.as_ref(),
-            cell,
-            launch(run),
-            streams,
-        );
-        let released = tokio::select! {
-            biased;
-            released = starting => released.map_err(RunError::Release),
-            signal = self.stop.next() => {
-                Err(RunError::Stopped { signal, phase: Phase::Release })
-            }
-            () = sleep_until(self.ttl.at) => Err(RunError::Deadline(self.ttl.source)),
-        };
-        let workload = match released {
-            Ok(workload) => workload,
-            Err(error) => return self.command_not_started(run, error).await,
-        };
-        let started = Instant::now();
-        let deadline = Deadline::nearest(
-            self.ttl,
-            started,
-            run.timeout_ms,
-            self.facts.operator_timeout,
-        );
-        let backends = workload.is_backends();
-        let spawned = ProcessSpawned {
-            program: run.argv.first().cloned().unwrap_or_default(),
-            argc: run.argv.len(),
-            pid: workload.pid(),
-            observed: workload.pid().is_some(),
-        };
-        let urgency = match self.emit(&spawned).await {
-            Ok(()) => Urgency::None,
-            Err(Skip) => Urgency::EvidenceUnwritable,
-        };
-        self.enter(Phase::Run);
-        let ending = workload
-            .wait(deadline, grace(run), &mut self.stop, urgency)
-            .await;
-        self.terminal_state = backends.then_some(match (&ending.cause, &ending.end) {
-            (Cause::Own, Ok(_)) => TerminalState::Clean,
-            _ => TerminalState::Forced,
-        });
-        self.command_ended(run, ending, started.elapsed()).await
-    }
-
-    /// The command did not start; that is an end too. One that was interrupted may start yet,
-    /// and dies with its cell.
-    async fn command_not_started(&mut self, run: &RunSpec, error: RunError) -> Result<(), Skip> {
-        self.outcome.ended_by = match &error {
-            RunError::Stopped { .. } => EndedBy::SupervisorSignal,
-            RunError::Deadline(source) => source.ended_by(),
-            other if other.reason().is_some() => EndedBy::Refused,
-            _ => EndedBy::NotStarted,
-        };
-        if let RunError::Stopped { signal, .. } = &error {
-            self.outcome.stop_signal = Some(*signal);
-        }
-        let text = match &error {
-            RunError::Deadline(source) => source.to_string(),
-            other => other.to_string(),
-        };
-        let skip = self.fail(error);
-        self.completed(run, Some(text), Duration::ZERO).await?;
-        Err(skip)
-    }
-
-    async fn command_ended(
-        &mut self,
-        run: &RunSpec,
-        ending: Ending,
-        duration: Duration,
-    ) -> Result<(), Skip> {
-        self.outcome.ended_by = ending.ended_by();
-        self.outcome.left_over_processes = ending.left_over;
-        self.outcome.end = ending.end.as_ref().ok().copied();
-        self.outcome.residue = ending.residue.clone();
-        if let Cause::Stopped(signal) = ending.cause {
-            self.outcome.stop_signal = Some(signal);
-        }
-        let failures = ending.failures(Phase::Run);
-        let text = match (&ending.cause, &ending.end) {
-            (Cause::Deadline(source), _) => Some(source.to_string()),
-            (_, Err(lost)) => Some(lost.to_string()),
-            _ => None,
-        };
-        self.outcome.exit_report = ending.report;
-        self.working_folder = ending.folder;
-        let failed = !failures.is_empty() || self.outcome.first_error.is_some();
-        for failure in failures {
-            self.note(Err(failure));
-        }
-        self.completed(run, text, duration).await?;
-        if failed { Err(Skip) } else { Ok(()) }
-    }
-
-    /// Writes `command.completed`. With a `spawn_error` the code is the published -1.
-    async fn completed(
-        &mut self,
-        run: &RunSpec,
-        spawn_error: Option<String>,
-        duration: Duration,
-    ) -> Result<(), Skip> {
-        let exit_code = match (&spawn_error, self.outcome.end) {
-            (None, Some(end)) => end.shell_code(),
-            _ => -1,
-        };
-        self.command_exit_code = Some(exit_code);
-        let report = self.outcome.exit_report.as_ref();
-        let completed = CommandCompleted {
-            argv: run.argv.clone(),
-            exit_code,
-            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-            spawn_error,
-            ended_by: self.outcome.ended_by,
-            signal: signal_of(self.outcome.end),
-            usage: report.map(|report| (&report.usage).into()),
-            limits_hit: report
-                .map(|report| report.limits_hit.iter().copied().map(Into::into).collect())
-                .unwrap_or_default(),
-        };
-        self.emit(&completed).await
-    }
-
-    /// Stores the artifacts of a command that succeeded. The first failure stops the rest.
-    async fn export(&mut self, cell: &CellHandle) -> Result<(), Skip> {
-        let artifacts = self
-            .spec
-            .export
-            .as_ref()
-            .and_then(|export| export.artifacts.as_deref())
-            .unwrap_or_default();
-        if artifacts.is_empty() || self.spec.run.is_none() {
-            return Ok(());
-        }
-        self.enter(Phase::Export);
-        let folder = self.open_working_folder(cell).await;
-        for artifact in artifacts {
-            self.stop_if_asked()?;
-            let opened = match &folder {
-                Ok(folder) => Artifact::open(folder, &artifact.path),
-                Err(reason) => Err(reason.clone()),
-            };
-            match opened {
-                Ok(opened) => self.store(artifact, &opened).await?,
-                Err(reason) => return self.export_failed(artifact, reason).await,
-            }
-        }
-        Ok(())
-    }
-
-    async fn store(&mut self, artifact: &ExportArtifact, opened: &Artifact) -> Result<(), Skip> {
-        self.emit(&FsTouch {
-            purpose: "export".into(),
-            source_path: opened.path_in_cell.to_string_lossy().into_owned(),
-            artifact_name: artifact.name.clone(),
-        })
-        .await?;
-        let metadata = ExportArtifactMetadata {
-            content_type: artifact.content_type.clone(),
-        };
-        let path = opened.path();
-        let sink = self.supervisor.exports.clone();
-        let pushed = tokio::select! {
-            biased;
-            pushed = timeout(bounds::EXPORT, sink.push(&artifact.name, &path, &metadata)) => {
-                match pushed {
-                    Ok(pushed) => pushed.map_err(|error| error.to_string()),
-                    Err(_) => Err(no_answer("the export sink", bounds::EXPORT)),
-                }
-            }
-            signal = self.stop.next() => {
-                self.outcome.stop_signal.get_or_insert(signal);
-                Err(format!("stopped by {}", signal.name()))
-            }
-        };
-        match pushed {
-            Ok(receipt) => {
-                self.outcome.receipts.push(receipt.clone());
-                self.emit(&ExportCompleted {
-                    artifact_name: artifact.name.clone(),
-                    receipt,
-                    provenance: self.provenance(),
-                })
-                .await
-            }
-            Err(reason) => self.export_failed(artifact, reason).await,
-        }
-    }
-
-    async fn export_failed(
-        &mut self,
-        artifact: &ExportArtifact,
-        reason: String,
-    ) -> Result<(), Skip> {
-        let sink = &self.supervisor.exports;
-        let failed = ExportFailed {
-            artifact_name: artifact.name.clone(),
-            target_kind: sink.target_kind().unwrap_or(ExportReceiptTargetKind::Local),
-            reason: reason.clone(),
-            target_name: artifact.target.clone(),
-            destination: sink.destination_hint(&artifact.name),
-            provenance: self.provenance(),
-        };
-        let skip = match self.outcome.stop_signal {
-            Some(signal) => self.fail(RunError::Stopped {
-                signal,
-                phase: Phase::Export,
-            }),
-            None => self.fail(RunError::Export {
-                name: artifact.name.clone(),
-                reason,
-            }),
-        };
-        self.emit(&failed).await?;
-        Err(skip)
-    }
-
     /// Takes the cell apart, whatever happened before.
     async fn destroy(&mut self, cell: &CellHandle) {
         self.enter(Phase::Destroy);
@@ -708,48 +469,6 @@ impl Run<'_> {
         }
         Err(self.fail(RunError::Stopped { signal, phase }))
     }
-
-    fn provenance(&self) -> Option<Provenance> {
-        self.started
-            .then(|| Provenance::started(&self.facts.started_event_id))
-    }
-
-    async fn open_working_folder(&mut self, cell: &CellHandle) -> Result<WorkingFolder, String> {
-        if let Some(folder) = self.working_folder.take() {
-            return Ok(folder);
-        }
-        let Some(control) = self.supervisor.backend.workload() else {
-            return Err("the backend gives no access to the working folder".into());
-        };
-        timeout(bounds::QUERY, control.working_folder(&cell.cell_id))
-            .await
-            .unwrap_or_else(|_| {
-                Err(CellosError::Host(no_answer(
-                    "working_folder",
-                    bounds::QUERY,
-                )))
-            })
-            .map_err(|error| error.to_string())
-    }
-}
-
-/// What a command on the host is started with.
-fn launch(run: &RunSpec) -> Launch {
-    let mut env = BTreeMap::from([("PATH".to_owned(), HOST_PATH.to_owned())]);
-    env.extend(run.env.clone());
-    Launch {
-        argv: run.argv.clone(),
-        env,
-        working_directory: run.working_directory.as_ref().map(PathBuf::from),
-        cgroup: None,
-    }
-}
-
-fn grace(run: &RunSpec) -> Duration {
-    run.limits
-        .as_ref()
-        .and_then(|limits| limits.graceful_shutdown_seconds)
-        .map_or(bounds::GRACE, Duration::from_secs)
 }
 
 fn bare_handle(cell_id: &str) -> CellHandle {
