@@ -9,7 +9,7 @@ pub const CREATE: Duration = Duration::from_secs(120);
 pub const QUERY: Duration = Duration::from_secs(10);
 /// A backend lets a workload run.
 pub const RELEASE: Duration = Duration::from_secs(30);
-/// A backend passes a signal on.
+/// A backend passes a signal on, or finishes the start that a request to stop came into.
 pub const STOP: Duration = Duration::from_secs(5);
 /// A killed workload ends. The kernel needs milliseconds, writing out a large core a few seconds.
 pub const KILL: Duration = Duration::from_secs(10);

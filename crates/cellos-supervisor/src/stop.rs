@@ -57,6 +57,8 @@ impl StopHandle {
 pub struct StopRequests {
     receiver: Option<mpsc::UnboundedReceiver<SupervisorSignal>>,
     first: Option<SupervisorSignal>,
+    /// A request that was noticed and not acted on yet.
+    unread: Option<SupervisorSignal>,
 }
 
 impl StopRequests {
@@ -69,6 +71,7 @@ impl StopRequests {
             Self {
                 receiver: Some(receiver),
                 first: None,
+                unread: None,
             },
         )
     }
@@ -79,6 +82,7 @@ impl StopRequests {
         Self {
             receiver: None,
             first: None,
+            unread: None,
         }
     }
 
@@ -90,8 +94,18 @@ impl StopRequests {
         self.first
     }
 
+    /// Waits for a request and leaves it for [`Self::next`].
+    pub(crate) async fn noticed(&mut self) -> SupervisorSignal {
+        let signal = self.next().await;
+        self.unread = Some(signal);
+        signal
+    }
+
     /// The next request; never, when nobody can ask any more.
     pub(crate) async fn next(&mut self) -> SupervisorSignal {
+        if let Some(signal) = self.unread.take() {
+            return signal;
+        }
         let received = match &mut self.receiver {
             Some(receiver) => receiver.recv().await,
             None => None,

@@ -338,3 +338,26 @@ fn policy_rejection_names_no_cell_and_no_run() {
             "rule":"maxLifetimeTtlSeconds"}]})
     );
 }
+
+#[test]
+fn authorization_rejection_has_the_published_fields() {
+    let event = event(
+        stamp(),
+        &subject("ev-demo", "r-1"),
+        &AuthzRejected {
+            reason: AuthzReason::PoolNotAllowed,
+            message: "no".into(),
+            tenant_id: Some("acme".into()),
+            subject: Some("acme".into()),
+            denied_pool_id: Some("p1".into()),
+            denied_policy_pack_id: None,
+        },
+    )
+    .unwrap();
+    assert_eq!(event.ty, "dev.cellos.events.cell.authz.v1.rejected");
+    assert_eq!(
+        event.data.unwrap(),
+        json!({"deniedPoolId":"p1","message":"no","reason":"pool_not_allowed","specId":"ev-demo",
+            "subject":"acme","tenantId":"acme"})
+    );
+}

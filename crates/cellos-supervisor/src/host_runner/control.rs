@@ -113,7 +113,7 @@ impl HostProcess {
             }
             Err(error) => {
                 process.finish().await;
-                Err(failed("hear from it", &error).into())
+                Err(failed("hear whether the command started", &error).into())
             }
         }
     }

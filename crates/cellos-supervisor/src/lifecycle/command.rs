@@ -7,7 +7,7 @@ use cellos_core::{
     event::{CommandCompleted, EndedBy, ProcessSpawned, TerminalState},
     ports::{CellHandle, workload::Streams},
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Run, Skip};
 use crate::{
@@ -48,7 +48,13 @@ impl Run<'_> {
         let released = tokio::select! {
             biased;
             released = starting => released.map_err(RunError::Release),
-            signal = self.stop.next() => {
+            // A start takes milliseconds. It is waited for, so that the command gets the chance to
+            // end politely, but not for ever.
+            signal = async {
+                let signal = self.stop.noticed().await;
+                sleep(bounds::STOP).await;
+                signal
+            } => {
                 Err(RunError::Stopped { signal, phase: Phase::Release })
             }
             () = sleep_until(self.ttl.at) => Err(RunError::Deadline(self.ttl.source)),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    doubles::{Pretended, Recorder, Script, document, document_with, shared},
+    doubles::{Call, Fault, Pretended, Recorder, Script, document, document_with, shared},
     run::{request, supervisor},
 };
 
@@ -201,8 +201,53 @@ async fn end_that_comes_with_the_deadline_is_the_commands_own() {
         ends_after: Some(Duration::from_secs(1)),
         ..Script::default()
     };
-    let (outcome, stops, _, _) =
-        run_stopped(script, json!({"argv": ["x"], "timeoutMs": 1001}), &[]).await;
-    assert!(outcome.succeeded());
-    assert!(stops.is_empty());
+    // Often enough that chance cannot hide a wrong order.
+    for _ in 0..20 {
+        let run = json!({"argv": ["x"], "timeoutMs": 1000});
+        let (outcome, stops, _, _) = run_stopped(script, run, &[]).await;
+        assert!(outcome.succeeded(), "{:?}", outcome.first_error);
+        assert!(stops.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_request_ends_a_start_that_hangs() {
+    let backend = shared(Pretended::with_fault(Call::Release, Fault::Hangs));
+    let events = shared(Recorder::default());
+    let (handle, stop) = StopRequests::channel();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        handle.request(SupervisorSignal::Hangup);
+    });
+    let began = Instant::now();
+    let outcome = supervisor(&backend, &events)
+        .run(request(document(json!({"argv": ["x"]}))), stop)
+        .await;
+    assert_eq!(outcome.ended_by, EndedBy::SupervisorSignal);
+    assert_eq!(outcome.shell_exit_code(), 129);
+    assert!(
+        began.elapsed() < Duration::from_secs(7),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_request_during_the_start_lets_the_command_end_politely() {
+    let backend = shared(Pretended {
+        release_takes: Duration::from_secs(2),
+        ..Pretended::scripted(endless())
+    });
+    let events = shared(Recorder::default());
+    let (handle, stop) = StopRequests::channel();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        handle.request(SupervisorSignal::Terminate);
+    });
+    let outcome = supervisor(&backend, &events)
+        .run(request(document(json!({"argv": ["x"]}))), stop)
+        .await;
+    assert!(backend.calls().contains(&"Stop Terminate".to_owned()));
+    assert!(!backend.calls().contains(&"Stop Kill".to_owned()));
+    assert_eq!(outcome.shell_exit_code(), 143);
 }

@@ -171,6 +171,8 @@ pub(crate) struct Pretended {
     pub(crate) working_folder: Option<PathBuf>,
     /// How long creation takes.
     pub(crate) create_takes: Duration,
+    /// How long the start takes.
+    pub(crate) release_takes: Duration,
     /// Exit code told by `wait`, where it differs from the truth.
     pub(crate) lies_about_code: Option<i32>,
     pub(crate) log: Mutex<Vec<String>>,
@@ -268,6 +270,7 @@ impl WorkloadControl for Pretended {
 
     async fn release(&self, _cell_id: &str, _streams: Streams) -> Result<Released, ReleaseError> {
         self.call(Call::Release, "").await?;
+        tokio::time::sleep(self.release_takes).await;
         if let Some(after) = self.script.ends_after {
             self.ends(after, self.script.end);
         }

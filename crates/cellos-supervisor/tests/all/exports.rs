@@ -1,10 +1,14 @@
 //! Artifacts that leave a cell.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use cellos_core::ports::workload::WorkloadEnd;
+use async_trait::async_trait;
+use cellos_core::{
+    CellosError,
+    ports::{ExportArtifactMetadata, ExportReceipt, ExportSink, workload::WorkloadEnd},
+};
 use cellos_exports::LocalFolder;
-use cellos_supervisor::{RunError, RunOutcome, StopRequests};
+use cellos_supervisor::{Phase, RunError, RunOutcome, StopRequests, SupervisorSignal, bounds};
 use serde_json::{Value, json};
 
 use crate::{
@@ -103,4 +107,70 @@ async fn failing_command_exports_nothing() {
     .await;
     assert!(!events.kinds().iter().any(|kind| kind.contains("export")));
     assert!(!out.path().join("cell-1").exists());
+}
+
+/// Never has an artifact stored.
+struct Stuck;
+
+#[async_trait]
+impl ExportSink for Stuck {
+    async fn push(
+        &self,
+        _name: &str,
+        _path: &str,
+        _metadata: &ExportArtifactMetadata,
+    ) -> Result<ExportReceipt, CellosError> {
+        std::future::pending().await
+    }
+}
+
+async fn export_to_stuck(ask: bool) -> (RunOutcome, Arc<Recorder>) {
+    let work = tempfile::tempdir().unwrap();
+    std::fs::write(work.path().join("a"), "aa").unwrap();
+    let backend = shared(Pretended {
+        working_folder: Some(work.path().to_owned()),
+        ..Pretended::default()
+    });
+    let events = shared(Recorder::default());
+    let document = document_with(json!({
+        "run": {"argv": ["x"]}, "export": {"artifacts": [{"name": "first", "path": "a"}]}
+    }));
+    let (handle, stop) = StopRequests::channel();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        if ask {
+            handle.request(SupervisorSignal::Terminate);
+        }
+    });
+    let outcome = supervisor(&backend, &events)
+        .exports(Arc::new(Stuck))
+        .run(request(document), stop)
+        .await;
+    assert_eq!(backend.calls().last().unwrap(), "Destroy");
+    (outcome, events)
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_request_ends_an_export_that_hangs() {
+    let (outcome, events) = export_to_stuck(true).await;
+    assert_eq!(
+        outcome.first_error,
+        Some(RunError::Stopped {
+            signal: SupervisorSignal::Terminate,
+            phase: Phase::Export
+        })
+    );
+    assert_eq!(outcome.shell_exit_code(), 143);
+    assert_eq!(
+        events.data("export.v2.failed")["reason"],
+        "stopped by SIGTERM"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn export_that_hangs_is_given_up_at_its_bound() {
+    let began = tokio::time::Instant::now();
+    let (outcome, _) = export_to_stuck(false).await;
+    assert!(matches!(outcome.first_error, Some(RunError::Export { .. })));
+    assert!(began.elapsed() < bounds::EXPORT + Duration::from_secs(1));
 }

@@ -285,7 +285,10 @@ async fn command_is_refused_where_no_host_runner_is_configured() {
 async fn command_that_kills_its_helper_is_lost_and_ended() {
     let dir = tempfile::tempdir().unwrap();
     let pid = dir.path().join("pid");
-    let script = format!("echo $$ >{}; kill -9 $PPID; exec sleep 300", pid.display());
+    let script = format!(
+        "echo $$ >{}; sleep 0.3; kill -9 $PPID; exec sleep 300",
+        pid.display()
+    );
     let (outcome, events) = run(sh(&script)).await;
     assert_eq!(outcome.ended_by, EndedBy::Lost);
     assert_eq!(outcome.shell_exit_code(), 125);

@@ -1,12 +1,12 @@
 //! Which events a run leaves, in which order, with what in them.
 
 use cellos_core::{event::EndedBy, ports::workload::WorkloadEnd};
-use cellos_supervisor::{Phase, RunError};
+use cellos_supervisor::{DerivationFacts, Phase, RunError, StopRequests};
 use serde_json::json;
 
 use crate::{
     doubles::{Call, Fault, Pretended, Recorder, Script, document, document_with, shared},
-    run::run,
+    run::{request, run, supervisor},
 };
 
 /// As recorded from the published implementation, without what it announces and does not measure.
@@ -164,4 +164,24 @@ async fn cell_that_cannot_be_created_leaves_a_failed_event_and_nothing_else() {
     assert_eq!(backend.calls(), ["Create"]);
     assert_eq!(outcome.shell_exit_code(), 125);
     assert_eq!(outcome.ended_by, EndedBy::NotStarted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn started_carries_the_hash_and_the_derivation_that_were_verified() {
+    let (backend, events) = (shared(Pretended::default()), shared(Recorder::default()));
+    let mut request = request(document(json!({"argv": ["true"]})));
+    request.derivation = Some(DerivationFacts {
+        verified: true,
+        role_root: "role".into(),
+        parent_run_id: None,
+    });
+    supervisor(&backend, &events)
+        .run(request, StopRequests::none())
+        .await;
+    assert_eq!(
+        events.data("started"),
+        json!({"backend": "unnamed", "cellId": "cell-1", "derivationVerified": true,
+            "roleRoot": "role", "runId": "run-1", "specHash": "ab12", "specId": "cell-1",
+            "ttlSeconds": 30})
+    );
 }
