@@ -14,6 +14,7 @@ use std::{path::PathBuf, time::Duration};
 
 use cellos_core::{
     CellosError, ExecutionCellSpec,
+    canonical::canonical_spec_hash,
     event::{
         self, ComplianceSummary, ContainerSecurity, Destroyed, EndedBy, EventKind, Failed,
         Homeostasis, Lineage, NetworkScope, Outcome, ResidueClass, Started, Subject, TerminalState,
@@ -23,7 +24,6 @@ use cellos_core::{
         workload::{Streams, WorkingFolder},
     },
 };
-use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -326,14 +326,14 @@ impl<'a> Run<'a> {
         let summary = ComplianceSummary::of(self.spec, self.command_exit_code);
         let written = self.journal.emit(&summary).await;
         self.note(written);
-        let written = match typed_spec_hash(self.spec) {
+        let written = match canonical_spec_hash(self.spec) {
             Ok(hash) => {
                 let homeostasis = Homeostasis::uncounted(self.spec, hash);
                 self.journal.emit(&homeostasis).await
             }
-            Err(source) => Err(RunError::Event {
+            Err(error) => Err(RunError::Event {
                 kind: EventKind::Homeostasis,
-                source,
+                source: CellosError::EventSink(error.to_string()),
             }),
         };
         self.note(written);
@@ -479,33 +479,5 @@ fn bare_handle(cell_id: &str) -> CellHandle {
         kernel_digest_sha256: None,
         rootfs_digest_sha256: None,
         firecracker_digest_sha256: None,
-    }
-}
-
-/// `sha256:` and the hash of the specification's compact JSON in the order of its declaration.
-fn typed_spec_hash(spec: &ExecutionCellSpec) -> Result<String, CellosError> {
-    let bytes = serde_json::to_vec(spec)
-        .map_err(|error| CellosError::EventSink(format!("specification as JSON: {error}")))?;
-    let mut text = String::from("sha256:");
-    for byte in Sha256::digest(&bytes) {
-        text.push_str(&format!("{byte:02x}"));
-    }
-    Ok(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn typed_spec_hash_equals_the_published_vector() {
-        let document: cellos_core::ExecutionCellDocument = serde_json::from_str(
-            r#"{"apiVersion":"cellos.io/v1","kind":"ExecutionCell","spec":{"id":"ev-demo","correlation":{"tenantId":"acme","correlationId":"c-1"},"placement":{"poolId":"p1"},"run":{"argv":["/bin/sh","-c","echo hi"]},"authority":{"egressRules":[{"host":"1.2.3.4","port":443,"protocol":"tcp"}]},"lifetime":{"ttlSeconds":30}}}"#,
-        )
-        .unwrap();
-        assert_eq!(
-            typed_spec_hash(&document.spec).unwrap(),
-            "sha256:04339c2d0a8ea303ee3930860bfe727c4d0eae6ee19c7afe2895e71f03647bb3"
-        );
     }
 }
