@@ -1,3 +1,6 @@
-//! The command line.
+//! `cellos`, the command line. Called `cellos-supervisor`, through a link, it is the drop-in.
 #![forbid(unsafe_code)]
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    cellos::main(cellos::Face::from_program_name())
+}

@@ -1,0 +1,99 @@
+//! The command line of `cellos`: its commands, and the way from arguments to work.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::{
+    commands::{completions, doctor, man, reap, run, schema, validate, version},
+    exit::Exit,
+    failure::Failure,
+    logging,
+};
+
+/// Runs commands nobody should trust inside execution cells, and writes down what happened.
+///
+/// A cell reaches exactly what its document grants, lives no longer than it allows, and leaves a
+/// log of what it was allowed, what it did, and that nothing of it is left.
+#[derive(Debug, Parser)]
+#[command(name = "cellos", version, disable_help_subcommand = true, propagate_version = false)]
+#[command(max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a command in a cell
+    Run(Box<run::RunArgs>),
+    /// Say whether documents would be admitted, and what is wrong with them
+    Validate(validate::ValidateArgs),
+    /// Say what this host offers, what it means, and how to mend it
+    Doctor(doctor::DoctorArgs),
+    /// Print the JSON Schema of a document
+    Schema(schema::SchemaArgs),
+    /// Remove what killed runs left behind, and complete their event logs
+    Reap(reap::ReapArgs),
+    /// Print the version
+    Version(version::VersionArgs),
+    /// Print shell completions
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages into a folder
+    Man(man::ManArgs),
+}
+
+/// The whole program from here on.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error).into(),
+    };
+    match dispatch(cli.command) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.report();
+            failure.exit().into()
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<Exit, Failure> {
+    let verbosity = match &command {
+        Command::Run(args) => args.verbosity(),
+        _ => 0,
+    };
+    logging::start(verbosity).map_err(Failure::call)?;
+    match command {
+        Command::Run(args) => run::run(*args),
+        Command::Validate(args) => validate::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Schema(args) => schema::run(&args),
+        Command::Reap(args) => reap::run(&args),
+        Command::Version(args) => version::run(&args),
+        Command::Completions(args) => completions::run(&args, &mut Cli::command()),
+        Command::Man(args) => man::run(&args, Cli::command()),
+    }
+}
+
+/// Prints what clap has to say. Wrong usage is 125 and not clap's own 2: `cellos run` passes the
+/// workload's code on, and nobody could tell whose 2 it is.
+fn usage(error: &clap::Error) -> Exit {
+    // Where standard error is gone there is nobody to tell.
+    let _ = error.print();
+    if error.use_stderr() {
+        Exit::Failure
+    } else {
+        Exit::Success
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,204 @@
+//! The evidence of a run as a short table, for `-v`.
+
+use std::{fmt::Write as _, path::Path};
+
+use cellos_core::ports::workload::{LimitHit, Posture, Residue, Usage, WorkloadEnd};
+use cellos_supervisor::RunOutcome;
+
+use crate::say::{GOOD, STRONG, WARNING};
+
+/// The table, with colour; every line ends in a newline.
+pub(super) fn table(outcome: &RunOutcome, log: &Path) -> String {
+    let mut table = Table::default();
+    table.row("cell", &format!("{}  (run {})", outcome.cell_id, outcome.run_id));
+    match &outcome.posture {
+        Some(posture) => isolation(&mut table, posture),
+        None => table.bad("isolation", "not measured"),
+    }
+    end(&mut table, outcome);
+    if let Some(report) = &outcome.exit_report {
+        usage(&mut table, &report.usage);
+        for hit in &report.limits_hit {
+            table.bad("limit hit", &limit(*hit));
+        }
+    }
+    for receipt in &outcome.receipts {
+        table.row(
+            "artifact",
+            &format!("{} ({})", receipt.destination, size(receipt.bytes_written)),
+        );
+    }
+    residue(&mut table, outcome.residue.as_ref());
+    table.row("event log", &log.display().to_string());
+    table.text
+}
+
+#[derive(Default)]
+struct Table {
+    text: String,
+}
+
+impl Table {
+    fn row(&mut self, name: &str, value: &str) {
+        let _ = writeln!(self.text, "cellos: {STRONG}{name:13}{STRONG:#} {value}");
+    }
+
+    fn good(&mut self, name: &str, value: &str) {
+        self.row(name, &format!("{GOOD}{value}{GOOD:#}"));
+    }
+
+    fn bad(&mut self, name: &str, value: &str) {
+        self.row(name, &format!("{WARNING}{value}{WARNING:#}"));
+    }
+}
+
+/// What the kernel said about the workload's process, never what was asked for.
+fn isolation(table: &mut Table, posture: &Posture) {
+    let private: Vec<&str> = posture.private_namespaces().collect();
+    let shared: Vec<&str> = posture
+        .namespaces
+        .keys()
+        .map(String::as_str)
+        .filter(|kind| !private.contains(kind))
+        .collect();
+    if !private.is_empty() {
+        table.good("namespaces", &format!("own {}", private.join(" ")));
+    }
+    if !shared.is_empty() {
+        table.bad("namespaces", &format!("the host's {}", shared.join(" ")));
+    }
+    let capabilities = format!("CapEff {}", posture.cap_eff);
+    if posture.cap_eff.bytes().all(|digit| digit == b'0') {
+        table.good("capabilities", &format!("{capabilities} (none)"));
+    } else {
+        table.bad("capabilities", &capabilities);
+    }
+    let seccomp = match posture.seccomp_mode {
+        0 => "0 (off)".to_owned(),
+        1 => "1 (strict)".to_owned(),
+        2 => format!("2 (filter, {} stacked)", posture.seccomp_filters),
+        other => other.to_string(),
+    };
+    let line = format!(
+        "Seccomp {seccomp}, NoNewPrivs {}, Landlock {}",
+        u8::from(posture.no_new_privs),
+        match posture.landlock_abi {
+            0 => "off".to_owned(),
+            abi => format!("ABI {abi}"),
+        }
+    );
+    if posture.seccomp_mode == 2 && posture.no_new_privs {
+        table.good("sandbox", &line);
+    } else {
+        table.bad("sandbox", &line);
+    }
+    table.row("host user", &format!("uid {}", posture.host_uid));
+    let mut groups: Vec<&str> = posture.cgroups.values().map(String::as_str).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    table.row("control group", &groups.join(" "));
+}
+
+fn end(table: &mut Table, outcome: &RunOutcome) {
+    let how = match outcome.end {
+        Some(WorkloadEnd::Exited { code }) => format!("exited with {code}"),
+        Some(WorkloadEnd::Signalled { signal }) => format!("ended by signal {signal}"),
+        Some(WorkloadEnd::Backstop) => "ended by the backstop".into(),
+        None => "did not run".into(),
+    };
+    match &outcome.first_error {
+        None => table.good("end", &how),
+        Some(error) => table.bad("end", &format!("{how}: {error}")),
+    }
+}
+
+fn usage(table: &mut Table, usage: &Usage) {
+    let millis = |duration: std::time::Duration| format!("{:.1} ms", duration.as_secs_f64() * 1e3);
+    let mut parts = vec![format!("wall {}", millis(usage.wall))];
+    if let (Some(user), Some(system)) = (usage.cpu_user, usage.cpu_system) {
+        parts.push(format!("cpu {}", millis(user + system)));
+    }
+    if let Some(bytes) = usage.memory_peak_bytes {
+        parts.push(format!("memory {}", size(bytes)));
+    } else if let Some(bytes) = usage.max_rss_bytes {
+        parts.push(format!("largest process {}", size(bytes)));
+    }
+    if let Some(pids) = usage.pids_peak {
+        parts.push(format!("processes {pids}"));
+    }
+    table.row("usage", &parts.join(", "));
+}
+
+fn limit(hit: LimitHit) -> String {
+    match hit {
+        LimitHit::Memory { limit_bytes, kills } => {
+            format!("memory {}, {kills} killed", size(limit_bytes))
+        }
+        LimitHit::Pids { limit, refusals } => format!("{limit} processes, {refusals} refused"),
+    }
+}
+
+fn residue(table: &mut Table, residue: Option<&Residue>) {
+    match residue {
+        None => table.bad("residue", "nobody looked"),
+        Some(residue) if residue.found.is_empty() => table.good(
+            "residue",
+            &format!("none (looked for {})", residue.looked_for.join(", ")),
+        ),
+        Some(residue) => table.bad("residue", &residue.found.join("; ")),
+    }
+}
+
+/// Bytes for people, in powers of 1024.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut tenths = u128::from(bytes) * 10 / 1024;
+    let mut unit = UNITS[0];
+    for larger in &UNITS[1..] {
+        if tenths < 10_240 {
+            break;
+        }
+        tenths /= 1024;
+        unit = larger;
+    }
+    format!("{}.{} {unit}", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (256 << 20, "256.0 MiB"),
+            (u64::MAX, "16777216.0 TiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn what_is_shared_with_the_host_is_said() {
+        let mut posture = Posture {
+            cap_eff: "000001ffffffffff".into(),
+            ..Posture::default()
+        };
+        posture.namespaces = [("net".to_owned(), 1), ("pid".to_owned(), 2)].into();
+        posture.host_namespaces = [("net".to_owned(), 1), ("pid".to_owned(), 9)].into();
+        let mut table = Table::default();
+        isolation(&mut table, &posture);
+        let text = anstream::adapter::strip_str(&table.text).to_string();
+        assert!(text.contains("own pid"), "{text}");
+        assert!(text.contains("the host's net"), "{text}");
+        assert!(text.contains("CapEff 000001ffffffffff\n"), "{text}");
+        assert!(text.contains("Seccomp 0 (off), NoNewPrivs 0, Landlock off"), "{text}");
+    }
+}

@@ -1,0 +1,287 @@
+//! `cellos run`: one command in one cell.
+
+mod cell_flags;
+mod evidence;
+mod output;
+
+use std::{
+    ffi::OsString,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use cellos_core::{ports::workload::Streams, source::UnknownFields};
+use cellos_supervisor::{RunOutcome, RunRequest};
+
+use self::{
+    cell_flags::CellFlags,
+    output::{DocumentFormat, RecordTarget},
+};
+use crate::{
+    compose::{self, BackendOptions, RunPorts},
+    document_file::DocumentSource,
+    exit::Exit,
+    failure::Failure,
+    intake::Intake,
+    say, state_dir,
+};
+
+/// Runs a command in a cell, and ends in its exit code.
+///
+/// The cell is described by a document, or by flags and a command after `--`:
+///
+///   cellos run cell.yaml
+///   cellos run --memory 256M --mount .:/work:rw -- make test
+///
+/// The command's standard streams are ours, untouched. What cellos itself says goes to standard
+/// error, each message after `cellos: `.
+///
+/// Exit codes of our own: 124 deadline, 125 CellOS failed, 126 refused or not executable, 127
+/// command not found, 128 + n ended by signal n.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct RunArgs {
+    /// The document, YAML or JSON; - is standard input
+    #[arg(value_name = "DOCUMENT")]
+    document: Option<PathBuf>,
+    /// The command, for a cell without a document
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+
+    #[command(flatten)]
+    cell: CellFlags,
+
+    /// How cells are made on this host: linux, or stub, which isolates nothing
+    #[arg(long, value_name = "NAME", default_value = compose::DEFAULT_BACKEND)]
+    backend: String,
+    /// Append the events of the run to this file [default: a file in the state folder]
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
+    /// Blank these fields in the events: names with commas between, or `defaults`
+    #[arg(long, value_name = "LIST")]
+    redact: Option<String>,
+    /// Store exported artifacts in this folder
+    #[arg(long, value_name = "DIR")]
+    export_dir: Option<PathBuf>,
+    /// State folder [default: /var/lib/cellos for root, $XDG_STATE_HOME/cellos for others]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Id of the run; a fresh one by default
+    #[arg(long, value_name = "ID")]
+    run_id: Option<String>,
+
+    /// Write a result record as the last line of standard output, or to a file
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    json: Option<PathBuf>,
+    /// Say at the end how the cell was isolated, how it ended, what it used and left
+    #[arg(long)]
+    show_evidence: bool,
+    /// Say how long each phase took
+    #[arg(long)]
+    timings: bool,
+    /// Print the document instead of running it
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "yaml")]
+    print_document: Option<DocumentFormat>,
+    /// Say nothing about how the command ended
+    #[arg(long, short)]
+    quiet: bool,
+    /// Log what cellos does; twice for more
+    #[arg(long, short, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+/// Why a call makes no sense.
+#[derive(Debug, thiserror::Error)]
+enum CallError {
+    #[error("there is nothing to run: name a document, or a command after --")]
+    Nothing,
+    #[error("a document already says what runs, so there can be no command after --")]
+    DocumentAndCommand,
+    #[error("{} describe a cell, and so does the document", flags.join(", "))]
+    DocumentAndFlags { flags: Vec<&'static str> },
+    #[error("--run-id {run_id:?} is not 1 to 128 of A-Z a-z 0-9 . _ - with a letter or digit first")]
+    RunId { run_id: String },
+    #[error("the async runtime cannot be started")]
+    Runtime(#[source] io::Error),
+    #[error("signal handlers cannot be installed")]
+    Signals(#[source] io::Error),
+    #[error("the standard streams cannot be handed on")]
+    Streams(#[source] io::Error),
+}
+
+impl RunArgs {
+    /// How many `-v` there are.
+    pub(crate) fn verbosity(&self) -> u8 {
+        self.verbose
+    }
+
+    fn record_target(&self) -> Option<RecordTarget> {
+        self.json.as_deref().map(RecordTarget::from_argument)
+    }
+}
+
+/// Runs it.
+pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
+    let record = args.record_target();
+    let run_id = match &args.run_id {
+        Some(run_id) if !cellos_core::admission::is_portable_id(run_id) => {
+            return Err(Failure::call(CallError::RunId { run_id: run_id.clone() }));
+        }
+        Some(run_id) => run_id.clone(),
+        None => compose::fresh_run_id(),
+    };
+    let result = run_with_id(args, &run_id, record.as_ref());
+    if let (Err(failure), Some(record)) = (&result, &record) {
+        record.write(&output::failure_record(&run_id, failure))?;
+    }
+    result
+}
+
+fn run_with_id(
+    args: RunArgs,
+    run_id: &str,
+    record: Option<&RecordTarget>,
+) -> Result<Exit, Failure> {
+    let (intake, stdin) = intake(&args, run_id)?;
+    if let Some(format) = args.print_document {
+        return print_document(intake, format);
+    }
+    if !args.quiet {
+        intake.report_warnings();
+    }
+    let raw_spec_sha256 = intake.sha256()?;
+
+    // While there is one thread: the backend may fork a launcher.
+    let backend = compose::backend(&args.backend, &BackendOptions::from_environment())?;
+    let descriptor = backend.descriptor();
+    if args.backend == compose::UNISOLATED_BACKEND {
+        say::warning("the stub backend isolates NOTHING: the command runs on this host, as you");
+    }
+    let admitted = intake
+        .admit(Some(&descriptor), || compose::other_descriptors(&args.backend))
+        .map_err(Failure::refused)?;
+
+    let state = state_dir::open(args.state_dir.as_deref())?;
+    let events_file = match args.events {
+        Some(file) => file,
+        None => state_dir::events_file(&state, run_id)?,
+    };
+    let ports = RunPorts {
+        backend,
+        events: compose::event_sink(&events_file, args.redact.as_deref(), None)?,
+        exports: compose::export_sink(args.export_dir.as_deref(), &admitted.document().spec.id)?,
+        state,
+    };
+    let request = RunRequest {
+        document: admitted.into_document(),
+        raw_spec_sha256,
+        run_id: run_id.to_owned(),
+        streams: streams(stdin)?,
+        operator_timeout: None,
+        derivation: None,
+        events_file: Some(events_file.clone()),
+    };
+    let outcome = supervise(ports, request)?;
+
+    if !args.quiet {
+        output::say_how_it_ended(&outcome);
+    }
+    if args.show_evidence {
+        anstream::eprint!("{}", evidence::table(&outcome, &events_file));
+    }
+    if args.timings {
+        output::say_timings(&outcome);
+    }
+    if let Some(record) = record {
+        record.write(&output::record(&outcome, &events_file)?)?;
+    }
+    Ok(output::exit(&outcome))
+}
+
+/// Where the workload's standard input comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stdin {
+    /// Ours.
+    Inherited,
+    /// Nothing: ours was the document.
+    Empty,
+}
+
+fn intake(args: &RunArgs, run_id: &str) -> Result<(Intake, Stdin), Failure> {
+    match (&args.document, args.command.is_empty()) {
+        (None, true) => Err(Failure::call(CallError::Nothing)
+            .hint("cellos run cell.yaml, or cellos run -- echo hello")),
+        (Some(_), false) => Err(Failure::call(CallError::DocumentAndCommand)),
+        (None, false) => {
+            let document = args
+                .cell
+                .document(&args.command, || compose::fresh_cell_id(run_id))
+                .map_err(Failure::call)?;
+            Ok((Intake::made(document), Stdin::Inherited))
+        }
+        (Some(path), true) => {
+            let flags = args.cell.given();
+            if !flags.is_empty() {
+                return Err(Failure::call(CallError::DocumentAndFlags { flags })
+                    .hint("write it into the document, which is what the evidence is about"));
+            }
+            let source = DocumentSource::from_argument(path);
+            let mut intake = Intake::read(&source, None, UnknownFields::Refuse)?;
+            intake.anchor_mounts(&source).map_err(Failure::call)?;
+            let stdin = match source {
+                DocumentSource::StandardInput => Stdin::Empty,
+                DocumentSource::File(_) => Stdin::Inherited,
+            };
+            Ok((intake, stdin))
+        }
+    }
+}
+
+fn print_document(intake: Intake, format: DocumentFormat) -> Result<Exit, Failure> {
+    let admitted = intake.admit(None, Vec::new).map_err(Failure::refused)?;
+    output::print_document(admitted.document(), format)?;
+    Ok(Exit::Success)
+}
+
+/// The workload gets descriptors of our own streams, so nothing stands between it and them.
+fn streams(stdin: Stdin) -> Result<Streams, Failure> {
+    let own = |stream: io::Result<OwnedFd>| {
+        stream.map_err(|error| Failure::call(CallError::Streams(error)))
+    };
+    Ok(Streams {
+        stdin: own(match stdin {
+            Stdin::Inherited => io::stdin().as_fd().try_clone_to_owned(),
+            Stdin::Empty => std::fs::File::open(Path::new("/dev/null")).map(OwnedFd::from),
+        })?,
+        stdout: own(io::stdout().as_fd().try_clone_to_owned())?,
+        stderr: own(io::stderr().as_fd().try_clone_to_owned())?,
+    })
+}
+
+/// Runs one cell to its end, on this thread.
+pub(crate) fn supervise(ports: RunPorts, request: RunRequest) -> Result<RunOutcome, Failure> {
+    let supervisor = ports.supervisor();
+    block_on(async {
+        let stop = crate::signals::stop_requests()
+            .map_err(|error| Failure::call(CallError::Signals(error)))?;
+        Ok(supervisor.run(request, stop).await)
+    })?
+}
+
+/// Runs a future to its end on this thread.
+pub(crate) fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map(|runtime| runtime.block_on(future))
+        .map_err(|error| Failure::call(CallError::Runtime(error)))
+}
+
+/// The streams of a run whose document came from here.
+pub(crate) fn streams_for(source: &DocumentSource) -> Result<Streams, Failure> {
+    streams(match source {
+        DocumentSource::StandardInput => Stdin::Empty,
+        DocumentSource::File(_) => Stdin::Inherited,
+    })
+}

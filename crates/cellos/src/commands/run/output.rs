@@ -1,0 +1,133 @@
+//! What a run says: the result record, the document, the end and the timings.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use cellos_core::ExecutionCellDocument;
+use cellos_supervisor::{RESULT_FORMAT_VERSION, RunError, RunOutcome};
+use serde_json::{Value, json};
+
+use crate::{exit::Exit, failure::Failure, say};
+
+/// Where the result record goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum RecordTarget {
+    StandardOutput,
+    File(PathBuf),
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the result record cannot be written to {}", path.display())]
+struct RecordError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl RecordTarget {
+    /// `-` is standard output.
+    pub(super) fn from_argument(argument: &Path) -> Self {
+        if argument.as_os_str() == "-" {
+            Self::StandardOutput
+        } else {
+            Self::File(argument.to_path_buf())
+        }
+    }
+
+    /// Writes the record as one line.
+    pub(super) fn write(&self, record: &Value) -> Result<(), Failure> {
+        match self {
+            Self::StandardOutput => writeln!(io::stdout().lock(), "{record}")?,
+            Self::File(path) => fs::write(path, format!("{record}\n")).map_err(|source| {
+                Failure::call(RecordError {
+                    path: path.clone(),
+                    source,
+                })
+            })?,
+        }
+        Ok(())
+    }
+}
+
+/// The record of a run.
+pub(super) fn record(outcome: &RunOutcome, events: &Path) -> Result<Value, Failure> {
+    let mut record = serde_json::to_value(outcome.record()).map_err(Failure::program)?;
+    if let Value::Object(fields) = &mut record {
+        fields.insert("eventsFile".into(), json!(events.to_string_lossy()));
+    }
+    Ok(record)
+}
+
+/// The record of a run that never began.
+pub(super) fn failure_record(run_id: &str, failure: &Failure) -> Value {
+    json!({
+        "formatVersion": RESULT_FORMAT_VERSION,
+        "runId": run_id,
+        "succeeded": false,
+        "endedBy": "notStarted",
+        "shellExitCode": failure.exit().code(),
+        "error": failure.message(),
+        "problems": failure.problems(),
+    })
+}
+
+/// The exit code of a run.
+pub(super) fn exit(outcome: &RunOutcome) -> Exit {
+    Exit::from_shell_code(outcome.shell_exit_code())
+}
+
+/// Says how a run ended, unless the command simply returned a code: that is its caller's business.
+pub(super) fn say_how_it_ended(outcome: &RunOutcome) {
+    match &outcome.first_error {
+        None | Some(RunError::Exited { .. }) => {}
+        Some(error) => say::error(&error.to_string()),
+    }
+    for error in &outcome.later_errors {
+        say::warning(&format!("afterwards: {error}"));
+    }
+}
+
+/// Says how long each phase took.
+pub(super) fn say_timings(outcome: &RunOutcome) {
+    let mut total = 0;
+    for timing in &outcome.timings {
+        total += timing.micros;
+        say::note(&format!("{:8} {:>9} µs", timing.phase.to_string(), timing.micros));
+    }
+    say::note(&format!("{:8} {total:>9} µs", "total"));
+}
+
+/// How a document is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum DocumentFormat {
+    Yaml,
+    Json,
+}
+
+/// Prints a document without the fields that are unset.
+pub(super) fn print_document(
+    document: &ExecutionCellDocument,
+    format: DocumentFormat,
+) -> Result<(), Failure> {
+    let mut value = serde_json::to_value(document).map_err(Failure::program)?;
+    drop_unset(&mut value);
+    let text = match format {
+        DocumentFormat::Yaml => serde_saphyr::to_string(&value).map_err(Failure::program)?,
+        DocumentFormat::Json => serde_json::to_string_pretty(&value).map_err(Failure::program)?,
+    };
+    writeln!(io::stdout().lock(), "{}", text.trim_end())?;
+    Ok(())
+}
+
+fn drop_unset(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(drop_unset);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_unset),
+        _ => {}
+    }
+}
