@@ -9,18 +9,19 @@ use std::{
 
 use cellos_core::{
     CellosError,
-    descriptor::BackendDescriptor,
+    descriptor::{BackendDescriptor, Feature},
     ports::{CellBackend, EventSink, ExportSink, NoopExportSink},
 };
 use cellos_exports::LocalFolder;
+use cellos_host_linux::{Launcher, LauncherOptions, LinuxBackend};
 use cellos_host_stub::StubCellBackend;
 use cellos_sinks::{JsonlConfig, JsonlSink, Redaction, Transformed};
 use cellos_supervisor::{
     HostRunner, Supervisor,
-    state::{LeftoverCleaner, NoLeftovers, StateFolder},
+    state::{LeftoverCleaner, NoLeftovers, RunRecord, StateFolder},
 };
 
-use crate::{failure::Failure, signing::EventSigning};
+use crate::{failure::Failure, leftovers::LinuxLeftovers, signing::EventSigning};
 
 /// The backend that runs a cell whose caller names none.
 pub(crate) const DEFAULT_BACKEND: &str = "linux";
@@ -45,25 +46,55 @@ impl BackendOptions {
     }
 }
 
+/// A backend that is half started: what needs a process with one thread is done.
+type Prepared = Box<dyn FnOnce() -> Result<Arc<dyn CellBackend>, CellosError>>;
+
 /// One backend.
 struct Backend {
     name: &'static str,
-    construct: fn(&BackendOptions) -> Result<Arc<dyn CellBackend>, CellosError>,
-    cleaner: fn(&BackendOptions) -> Box<dyn LeftoverCleaner>,
+    describe: fn(&BackendOptions) -> BackendDescriptor,
+    prepare: fn(&BackendOptions) -> Result<Prepared, CellosError>,
+    cleaner: fn() -> Box<dyn LeftoverCleaner>,
 }
 
 /// All of them, the default first.
 const BACKENDS: &[Backend] = &[
-    Backend { name: DEFAULT_BACKEND, construct: linux, cleaner: |_| Box::new(NoLeftovers) },
-    Backend { name: UNISOLATED_BACKEND, construct: stub, cleaner: |_| Box::new(NoLeftovers) },
+    Backend { name: DEFAULT_BACKEND, describe: describe_linux, prepare: linux, cleaner: linux_cleaner },
+    Backend { name: UNISOLATED_BACKEND, describe: describe_stub, prepare: stub, cleaner: no_cleaner },
 ];
 
-fn linux(_options: &BackendOptions) -> Result<Arc<dyn CellBackend>, CellosError> {
-    Err(CellosError::Host("the linux backend is not part of this build".into()))
+fn launcher_options(options: &BackendOptions) -> LauncherOptions {
+    LauncherOptions {
+        cgroup_parent: options.cgroup_parent.clone(),
+        ..LauncherOptions::default()
+    }
 }
 
-fn stub(_options: &BackendOptions) -> Result<Arc<dyn CellBackend>, CellosError> {
-    Ok(Arc::new(StubCellBackend::new()))
+fn describe_linux(options: &BackendOptions) -> BackendDescriptor {
+    LinuxBackend::describe(&launcher_options(options))
+}
+
+fn linux(options: &BackendOptions) -> Result<Prepared, CellosError> {
+    let options = launcher_options(options);
+    let launcher =
+        Launcher::fork(options.clone()).map_err(|error| CellosError::Host(error.to_string()))?;
+    Ok(Box::new(move || Ok(Arc::new(LinuxBackend::new(launcher, &options)?))))
+}
+
+fn linux_cleaner() -> Box<dyn LeftoverCleaner> {
+    Box::new(LinuxLeftovers)
+}
+
+fn describe_stub(_options: &BackendOptions) -> BackendDescriptor {
+    StubCellBackend::new().descriptor()
+}
+
+fn stub(_options: &BackendOptions) -> Result<Prepared, CellosError> {
+    Ok(Box::new(|| Ok(Arc::new(StubCellBackend::new()))))
+}
+
+fn no_cleaner() -> Box<dyn LeftoverCleaner> {
+    Box::new(NoLeftovers)
 }
 
 /// The ports of one run.
@@ -127,6 +158,21 @@ pub(crate) fn export_sink(
         .map_err(|error| Failure::call(ExportsUnusable(error)))
 }
 
+/// What a backend enforces together with the export sink of a run.
+pub(crate) fn with_exports(
+    descriptor: BackendDescriptor,
+    folder: Option<&Path>,
+) -> BackendDescriptor {
+    match folder {
+        Some(_) => descriptor.enforces(Feature::Artifacts, "a local folder"),
+        None => descriptor.lacks(
+            Feature::Artifacts,
+            "there is no folder for artifacts",
+            "name one with --export-dir, or CELLOS_EXPORT_DIR for cellos-supervisor",
+        ),
+    }
+}
+
 /// A fresh id for a run: sortable by time, unique without coordination.
 pub(crate) fn fresh_run_id() -> String {
     ulid::Ulid::generate().to_string()
@@ -174,52 +220,55 @@ pub(crate) fn check_name(name: &str) -> Result<(), Failure> {
     find(name).map(drop)
 }
 
-/// Starts a backend. While this process has one thread: a backend may fork a launcher.
-pub(crate) fn backend(
-    name: &str,
-    options: &BackendOptions,
-) -> Result<Arc<dyn CellBackend>, Failure> {
-    (find(name)?.construct)(options).map_err(|source| {
-        Failure::call(BackendUnavailable { name: name.to_owned(), source })
-            .hint("cellos doctor says what this host lacks and how to mend it")
-    })
+/// A backend that is half started.
+pub(crate) struct PreparedBackend {
+    name: &'static str,
+    prepared: Prepared,
 }
 
-/// What a backend enforces on this host.
+/// Starts a backend as far as it has to be while this process has one thread: it may fork.
+pub(crate) fn prepare(name: &str, options: &BackendOptions) -> Result<PreparedBackend, Failure> {
+    let backend = find(name)?;
+    match (backend.prepare)(options) {
+        Ok(prepared) => Ok(PreparedBackend { name: backend.name, prepared }),
+        Err(error) => Err(unavailable(backend.name, error)),
+    }
+}
+
+impl PreparedBackend {
+    /// Starts the rest of it, inside the runtime that it will work in.
+    pub(crate) fn start(self) -> Result<Arc<dyn CellBackend>, Failure> {
+        (self.prepared)().map_err(|error| unavailable(self.name, error))
+    }
+}
+
+fn unavailable(name: &str, source: CellosError) -> Failure {
+    Failure::call(BackendUnavailable { name: name.to_owned(), source })
+        .hint("cellos doctor says what this host lacks and how to mend it")
+}
+
+/// What a backend enforces on this host, by itself.
 pub(crate) fn descriptor(name: &str) -> Result<BackendDescriptor, Failure> {
-    Ok(backend(name, &BackendOptions::default())?.descriptor())
+    Ok((find(name)?.describe)(&BackendOptions::from_environment()))
 }
 
-/// What the other backends enforce, for naming one that could. Those that cannot be started here
-/// could not help.
+/// What the other backends enforce, for naming one that could.
 pub(crate) fn other_descriptors(chosen: &str) -> Vec<BackendDescriptor> {
     BACKENDS
         .iter()
         .filter(|backend| backend.name != chosen)
-        .filter_map(|backend| (backend.construct)(&BackendOptions::default()).ok())
-        .map(|backend| backend.descriptor())
+        .map(|backend| (backend.describe)(&BackendOptions::from_environment()))
         .collect()
 }
 
-/// Removes what any backend may have left of a run.
-pub(crate) struct EveryCleaner {
-    options: BackendOptions,
-}
-
-impl EveryCleaner {
-    /// One for all backends.
-    pub(crate) fn new(options: BackendOptions) -> Self {
-        Self { options }
-    }
-}
+/// Removes what the backend of a run may have left of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EveryCleaner;
 
 impl LeftoverCleaner for EveryCleaner {
-    fn clean(
-        &self,
-        record: &cellos_supervisor::state::RunRecord,
-    ) -> Result<Vec<String>, CellosError> {
+    fn clean(&self, record: &RunRecord) -> Result<Vec<String>, CellosError> {
         match BACKENDS.iter().find(|backend| backend.name == record.backend) {
-            Some(backend) => (backend.cleaner)(&self.options).clean(record),
+            Some(backend) => (backend.cleaner)().clean(record),
             None => Err(CellosError::Host(format!(
                 "the run used the backend {:?}, which this build lacks",
                 record.backend
@@ -234,7 +283,7 @@ mod tests {
 
     #[test]
     fn an_unknown_backend_names_the_known_ones() {
-        let failure = backend("firecracker", &BackendOptions::default()).err().unwrap();
+        let failure = prepare("firecracker", &BackendOptions::default()).err().unwrap();
         assert_eq!(
             failure.message(),
             "there is no backend \"firecracker\"; there are linux and stub"

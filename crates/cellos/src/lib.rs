@@ -15,6 +15,7 @@ mod early;
 pub mod exit;
 mod failure;
 mod intake;
+mod leftovers;
 mod logging;
 mod say;
 mod signals;

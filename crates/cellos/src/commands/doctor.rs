@@ -39,23 +39,22 @@ struct Report<'a> {
     default_backend: &'static str,
     verdict: Verdict,
     checks: &'a [Check],
-    /// What the default backend enforces here; absent where it cannot be started.
+    /// What the default backend enforces here.
+    backend: &'a BackendDescriptor,
+    /// Why a trial cell could not be made and taken apart.
     #[serde(skip_serializing_if = "Option::is_none")]
-    backend: Option<&'a BackendDescriptor>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
+    trial_error: Option<String>,
 }
 
 /// Looks, and says so.
 pub(crate) fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
-    // The backend first: it may fork a launcher, which needs this process to have one thread.
-    let backend = compose::descriptor(compose::DEFAULT_BACKEND);
+    // The trial first: it forks a launcher, which needs this process to have one thread.
+    let trial = doctor::trial_cell();
+    let backend = compose::descriptor(compose::DEFAULT_BACKEND)?;
     let checks = doctor::look();
-    let blocked = checks.iter().any(|check| check.state == State::Blocking);
-    let verdict = if backend.is_ok() && !blocked {
-        Verdict::Works
-    } else {
-        Verdict::Broken
+    let verdict = match trial {
+        Ok(()) => Verdict::Works,
+        Err(_) => Verdict::Broken,
     };
     if args.json {
         let report = Report {
@@ -63,18 +62,16 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
             default_backend: compose::DEFAULT_BACKEND,
             verdict,
             checks: &checks,
-            backend: backend.as_ref().ok(),
-            error: backend.as_ref().err().map(Failure::message),
+            backend: &backend,
+            trial_error: trial.as_ref().err().map(Failure::message),
         };
         let text = serde_json::to_string_pretty(&report).map_err(Failure::program)?;
         writeln!(std::io::stdout().lock(), "{text}")?;
     } else {
         print_checks(&checks);
-        match &backend {
-            Ok(descriptor) => print_backend(descriptor),
-            Err(failure) => {
-                anstream::println!("\n{ERROR}The backend cannot start:{ERROR:#} {}", failure.message());
-            }
+        print_backend(&backend);
+        if let Err(failure) = &trial {
+            anstream::println!("\n{ERROR}A trial cell failed:{ERROR:#} {}", failure.message());
         }
         print_verdict(verdict);
     }
@@ -130,9 +127,9 @@ fn print_backend(descriptor: &BackendDescriptor) {
 
 fn print_verdict(verdict: Verdict) {
     match verdict {
-        Verdict::Works => anstream::println!("\n{GOOD}Cells can run here.{GOOD:#}"),
+        Verdict::Works => anstream::println!("\n{GOOD}Cells can run here: one was made and taken apart.{GOOD:#}"),
         Verdict::Broken => anstream::println!(
-            "\n{ERROR}Cells cannot run here.{ERROR:#} What is marked !! says why."
+            "\n{ERROR}Cells cannot run here.{ERROR:#} What is marked !! says why, where anything is."
         ),
     }
 }

@@ -8,7 +8,7 @@ use cellos_supervisor::{
 };
 
 use crate::{
-    compose::{BackendOptions, EveryCleaner},
+    compose::EveryCleaner,
     exit::Exit,
     failure::Failure,
     say, state_dir,
@@ -29,8 +29,7 @@ pub(crate) struct ReapArgs {
 /// Reaps.
 pub(crate) fn run(args: &ReapArgs) -> Result<Exit, Failure> {
     let state = state_dir::open(args.state_dir.as_deref())?;
-    let cleaner = EveryCleaner::new(BackendOptions::default());
-    let report = reap(&state, &cleaner, &SystemClock).map_err(Failure::call)?;
+    let report = reap(&state, &EveryCleaner, &SystemClock).map_err(Failure::call)?;
     if args.json {
         writeln!(std::io::stdout().lock(), "{}", as_json(&report))?;
     } else {

@@ -1,6 +1,6 @@
 //! `cellos validate`: whether documents would be admitted.
 
-use std::{io::Write as _, path::PathBuf};
+use std::{io::Write as _, path::{Path, PathBuf}};
 
 use cellos_core::{
     descriptor::BackendDescriptor,
@@ -68,7 +68,8 @@ struct Report<'a> {
 /// Checks them.
 pub(crate) fn run(args: &ValidateArgs) -> Result<Exit, Failure> {
     let backend = match &args.backend {
-        Some(name) => Some(compose::descriptor(name)?),
+        // A run may well name a folder for artifacts.
+        Some(name) => Some(compose::with_exports(compose::descriptor(name)?, Some(Path::new(".")))),
         None => None,
     };
     let mut findings = Vec::new();

@@ -8,10 +8,13 @@ mod namespaces;
 pub(crate) mod probe;
 mod process;
 mod sandbox;
+mod trial;
 
 use std::fmt;
 
 use serde::Serialize;
+
+pub(crate) use self::trial::trial_cell;
 
 /// The area a check belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

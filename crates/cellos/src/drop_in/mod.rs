@@ -172,7 +172,7 @@ fn run(document: &OsStr) -> Result<Success, Failure> {
     gates::check_demands(admitted.document(), &config).map_err(Failure::document)?;
 
     // While there is one thread: the backend may fork a launcher.
-    let backend = compose::backend(
+    let backend = compose::prepare(
         &config.backend,
         &BackendOptions {
             cgroup_parent: config.cgroup_parent.clone(),
@@ -203,30 +203,30 @@ fn run(document: &OsStr) -> Result<Success, Failure> {
     for warning in &passed.warnings {
         say::warning(warning);
     }
-    // A pack's caps ask for more of the backend, so the comparison comes after them.
-    let admitted = Intake::effective(name, passed.document.clone())
-        .admit(Some(&backend.descriptor()), || {
-            compose::other_descriptors(&config.backend)
-        })
-        .map_err(Failure::refused)?;
-    passed.keep_anchor(&config).map_err(Failure::call)?;
-
-    let ports = RunPorts {
-        backend,
-        events,
-        exports: compose::export_sink(config.export_dir.as_deref(), &admitted.document().spec.id)?,
-        state,
-    };
-    let request = RunRequest {
-        document: admitted.into_document(),
-        raw_spec_sha256,
-        run_id,
-        streams: run_command::streams_for(&source)?,
-        operator_timeout: config.run_timeout_ms.map(std::time::Duration::from_millis),
-        derivation: passed.derivation.clone(),
-        events_file: Some(events_file),
-    };
-    let outcome = run_command::supervise(ports, request)?;
+    let outcome = run_command::block_on(async {
+        let backend = backend.start()?;
+        let descriptor = compose::with_exports(backend.descriptor(), config.export_dir.as_deref());
+        // A pack's caps ask for more of the backend, so the comparison comes after them.
+        let admitted = Intake::effective(name, passed.document.clone())
+            .admit(Some(&descriptor), || {
+                compose::other_descriptors(&config.backend)
+            })
+            .map_err(Failure::refused)?;
+        passed.keep_anchor(&config).map_err(Failure::call)?;
+        let exports =
+            compose::export_sink(config.export_dir.as_deref(), &admitted.document().spec.id)?;
+        let request = RunRequest {
+            document: admitted.into_document(),
+            raw_spec_sha256,
+            run_id,
+            streams: run_command::streams_for(&source)?,
+            operator_timeout: config.run_timeout_ms.map(std::time::Duration::from_millis),
+            derivation: passed.derivation.clone(),
+            events_file: Some(events_file),
+        };
+        let ports = RunPorts { backend, events, exports, state };
+        run_command::supervise(ports, request).await
+    })??;
     if let Some(error) = &outcome.first_error {
         say::error(&error.to_string());
     }

@@ -153,36 +153,38 @@ fn run_with_id(
     let raw_spec_sha256 = intake.sha256()?;
 
     // While there is one thread: the backend may fork a launcher.
-    let backend = compose::backend(&args.backend, &BackendOptions::from_environment())?;
-    let descriptor = backend.descriptor();
+    let backend = compose::prepare(&args.backend, &BackendOptions::from_environment())?;
     if args.backend == compose::UNISOLATED_BACKEND {
         say::warning("the stub backend isolates NOTHING: the command runs on this host, as you");
     }
-    let admitted = intake
-        .admit(Some(&descriptor), || compose::other_descriptors(&args.backend))
-        .map_err(Failure::refused)?;
-
     let state = state_dir::open(args.state_dir.as_deref())?;
-    let events_file = match args.events {
-        Some(file) => file,
+    let events_file = match &args.events {
+        Some(file) => file.clone(),
         None => state_dir::events_file(&state, run_id)?,
     };
-    let ports = RunPorts {
-        backend,
-        events: compose::event_sink(&events_file, args.redact.as_deref(), None)?,
-        exports: compose::export_sink(args.export_dir.as_deref(), &admitted.document().spec.id)?,
-        state,
-    };
-    let request = RunRequest {
-        document: admitted.into_document(),
-        raw_spec_sha256,
-        run_id: run_id.to_owned(),
-        streams: streams(stdin)?,
-        operator_timeout: None,
-        derivation: None,
-        events_file: Some(events_file.clone()),
-    };
-    let outcome = supervise(ports, request)?;
+    let events = compose::event_sink(&events_file, args.redact.as_deref(), None)?;
+    let outcome = block_on(async {
+        let backend = backend.start()?;
+        let descriptor = compose::with_exports(backend.descriptor(), args.export_dir.as_deref());
+        let admitted = intake
+            .admit(Some(&descriptor), || {
+                compose::other_descriptors(&args.backend)
+            })
+            .map_err(Failure::refused)?;
+        let exports =
+            compose::export_sink(args.export_dir.as_deref(), &admitted.document().spec.id)?;
+        let request = RunRequest {
+            document: admitted.into_document(),
+            raw_spec_sha256,
+            run_id: run_id.to_owned(),
+            streams: streams(stdin)?,
+            operator_timeout: None,
+            derivation: None,
+            events_file: Some(events_file.clone()),
+        };
+        let ports = RunPorts { backend, events, exports, state };
+        supervise(ports, request).await
+    })??;
 
     if !args.quiet {
         output::say_how_it_ended(&outcome);
@@ -259,14 +261,14 @@ fn streams(stdin: Stdin) -> Result<Streams, Failure> {
     })
 }
 
-/// Runs one cell to its end, on this thread.
-pub(crate) fn supervise(ports: RunPorts, request: RunRequest) -> Result<RunOutcome, Failure> {
-    let supervisor = ports.supervisor();
-    block_on(async {
-        let stop = crate::signals::stop_requests()
-            .map_err(|error| Failure::call(CallError::Signals(error)))?;
-        Ok(supervisor.run(request, stop).await)
-    })?
+/// Runs one cell to its end; signals to this process stop it.
+pub(crate) async fn supervise(
+    ports: RunPorts,
+    request: RunRequest,
+) -> Result<RunOutcome, Failure> {
+    let stop = crate::signals::stop_requests()
+        .map_err(|error| Failure::call(CallError::Signals(error)))?;
+    Ok(ports.supervisor().run(request, stop).await)
 }
 
 /// Runs a future to its end on this thread.
