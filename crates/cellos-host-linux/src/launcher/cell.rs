@@ -180,7 +180,6 @@ impl Cell {
             tell(to_init::MOUNT, &[tree.as_fd()])?;
         }
         for (descriptor, source) in [
-            (Some(self.control.as_fd()), Source::Control(self.key)),
             (
                 self.workload.as_ref().map(AsFd::as_fd),
                 Source::Workload(self.key),
@@ -248,21 +247,15 @@ impl Cell {
         }
     }
 
-    /// Init said something, or its end of the socket closed.
-    pub(super) fn on_control(&mut self, shared: &Shared, _outgoing: &mut Vec<Outgoing>) {
-        if self.read_control() == Connection::Closed {
-            shared.forget(self.control.as_fd());
-        }
-    }
-
-    fn read_control(&mut self) -> Connection {
+    /// Reads what init has said. Init's socket is not watched: each word of it is followed by
+    /// something that is, its end or the parking of the workload's process, and a wake-up less
+    /// shows in every cell.
+    fn read_control(&mut self) {
         let mut buffer = [0; MAX_INIT_MESSAGE_BYTES];
         loop {
             match message::receive(&self.control, &mut buffer, RecvFlags::DONTWAIT) {
                 Ok(Some(message)) => self.take_from_init(message),
-                Ok(None) => return Connection::Closed,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Connection::Open,
-                Err(_) => return Connection::Closed,
+                Ok(None) | Err(_) => return,
             }
         }
     }
@@ -438,7 +431,6 @@ impl Cell {
         self.on_workload(shared, outgoing);
         self.executed(shared, outgoing);
         shared.forget(self.init_descriptor.as_fd());
-        shared.forget(self.control.as_fd());
         let was = std::mem::replace(&mut self.phase, Phase::Ended);
         match was {
             Phase::Ended => {}
@@ -641,12 +633,6 @@ impl Cell {
 
 /// How long a killed init may take to die before its creation is reported as failed anyway.
 const DEATH_BOUND: Duration = Duration::from_secs(5);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Connection {
-    Open,
-    Closed,
-}
 
 /// What could not be removed, if anything.
 fn remove_cgroup(cgroup: &Cgroup) -> Option<String> {

@@ -92,7 +92,6 @@ pub(crate) fn run(socket: OwnedFd, options: &LauncherOptions) -> io::Result<()> 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     Supervisor,
-    Control(CellKey),
     Workload(CellKey),
     Process(CellKey),
 }
@@ -101,7 +100,6 @@ impl Source {
     fn token(self) -> epoll::EventData {
         let (cell, kind) = match self {
             Self::Supervisor => (0, 0),
-            Self::Control(cell) => (cell, 1),
             Self::Workload(cell) => (cell, 2),
             Self::Process(cell) => (cell, 3),
         };
@@ -112,7 +110,6 @@ impl Source {
         let cell = token >> 2;
         match token & 3 {
             0 => Self::Supervisor,
-            1 => Self::Control(cell),
             2 => Self::Workload(cell),
             _ => Self::Process(cell),
         }
@@ -269,7 +266,6 @@ impl Launcher {
                             return Ok(());
                         }
                     }
-                    Source::Control(key) => self.with_cell(key, Cell::on_control),
                     Source::Workload(key) => self.with_cell(key, Cell::on_workload),
                     Source::Process(key) => self.with_cell(key, Cell::on_process_end),
                 }
