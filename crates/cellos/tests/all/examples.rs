@@ -5,7 +5,7 @@ use std::{
     process::Output,
 };
 
-use cellos_testkit::{Ability, require};
+use cellos_testkit::require;
 
 use crate::program::Place;
 
@@ -34,7 +34,7 @@ fn every_example_is_a_valid_document() {
 
 #[test]
 fn hello_sees_nothing_of_the_host() {
-    require!(Ability::UserNamespaces);
+    require!("userns");
     let output = run(&Place::new(), "hello.yaml");
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("Hello from a cell."), "{text}");
@@ -43,21 +43,24 @@ fn hello_sees_nothing_of_the_host() {
 
 #[test]
 fn limits_leave_room_for_their_workers() {
-    require!(Ability::UserNamespaces, Ability::Cgroups);
+    require!("userns");
+    require!("cgroups");
     let output = run(&Place::new(), "limits.yaml");
     assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 3);
 }
 
 #[test]
 fn the_python_job_reads_its_mount_and_writes_its_folder() {
-    require!(Ability::UserNamespaces, Ability::Cgroups, Ability::Python3);
+    require!("userns");
+    require!("cgroups");
+    require!("python3");
     let output = run(&Place::new(), "python-job/cell.yaml");
     assert_eq!(output.stdout, b"{\"ada\": \"42.50\", \"grace\": \"7.25\"}\n");
 }
 
 #[test]
 fn the_build_exports_its_archive() {
-    require!(Ability::UserNamespaces);
+    require!("userns");
     let place = Place::new();
     run(&place, "build-export.yaml");
     let archive = place.path().join("out/build-export/greeting.tar.gz");

@@ -9,34 +9,34 @@ use std::{
 use tempfile::TempDir;
 
 /// A folder of the test's own, where state, events and documents go.
-pub struct Place {
+pub(crate) struct Place {
     folder: TempDir,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
         }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path().join(name);
         std::fs::write(&path, content).unwrap();
         path
     }
 
     /// `cellos` with these arguments, in this place.
-    pub fn cellos(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn cellos(&self, arguments: &[&str]) -> Command {
         self.command(env!("CARGO_BIN_EXE_cellos"), arguments)
     }
 
     /// `cellos-supervisor` with these arguments, in this place, as the published tests set it up.
-    pub fn supervisor(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn supervisor(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(env!("CARGO_BIN_EXE_cellos-supervisor"), arguments);
         command
             .env("CELLOS_DEPLOYMENT_PROFILE", "portable")
@@ -58,12 +58,12 @@ impl Place {
         command
     }
 
-    pub fn events(&self) -> PathBuf {
+    pub(crate) fn events(&self) -> PathBuf {
         self.path().join("events.jsonl")
     }
 
     /// The types of the logged events, without what they have in common.
-    pub fn event_types(&self) -> Vec<String> {
+    pub(crate) fn event_types(&self) -> Vec<String> {
         std::fs::read_to_string(self.events())
             .unwrap()
             .lines()
@@ -80,7 +80,7 @@ impl Place {
 }
 
 /// Runs it with something on standard input.
-pub fn with_input(command: &mut Command, input: &[u8]) -> Output {
+pub(crate) fn with_input(command: &mut Command, input: &[u8]) -> Output {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -93,7 +93,7 @@ pub fn with_input(command: &mut Command, input: &[u8]) -> Output {
 }
 
 /// What a program did.
-pub fn show(output: &Output) -> String {
+pub(crate) fn show(output: &Output) -> String {
     let mut text = format!("exit code {}\n", output.status.code().unwrap());
     for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
         if !bytes.is_empty() {
@@ -120,6 +120,6 @@ macro_rules! snapshot {
 pub(crate) use snapshot;
 
 /// A path as a pattern that matches it alone.
-pub fn regex_escape(path: &Path) -> String {
+pub(crate) fn regex_escape(path: &Path) -> String {
     path.to_str().unwrap().replace('.', r"\.")
 }

@@ -43,9 +43,9 @@ fn standard_input_reaches_the_command() {
 fn a_document_on_standard_input_leaves_the_command_none() {
     let place = Place::new();
     let document = format!(
-        "{{apiVersion: cellos.io/v1, kind: ExecutionCell, spec: {{id: a, authority: {{}}, \
-         lifetime: {{ttlSeconds: 10}}, run: {{argv: [sh, -c, 'cat; echo end'], \
-         workingDirectory: {:?}}}}}}}",
+        "apiVersion: cellos.io/v1\nkind: ExecutionCell\nspec:\n  id: a\n  authority: {{}}\n  \
+         lifetime: {{ttlSeconds: 10}}\n  run:\n    argv: [sh, -c, 'cat; echo end']\n    \
+         workingDirectory: {:?}\n",
         place.path()
     );
     let mut command = place.cellos(&["run", "--backend", "stub", "-"]);
