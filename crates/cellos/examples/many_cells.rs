@@ -17,7 +17,10 @@ use std::{
 
 use cellos_core::{
     ExecutionCellDocument,
-    ports::{CellBackend, CellHandle, workload::{Streams, WorkloadControl}},
+    ports::{
+        CellBackend, CellHandle,
+        workload::{Streams, WorkloadControl},
+    },
 };
 use cellos_host_linux::{Launcher, LauncherOptions, LinuxBackend, Warm};
 use cellos_sinks::{JsonlConfig, JsonlSink};
@@ -33,7 +36,10 @@ const WARM: u16 = 2;
 type Failure = Box<dyn Error + Send + Sync>;
 
 fn main() -> ExitCode {
-    let options = LauncherOptions { warm: Warm::Keep(WARM), ..LauncherOptions::default() };
+    let options = LauncherOptions {
+        warm: Warm::Keep(WARM),
+        ..LauncherOptions::default()
+    };
     match measure(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -45,7 +51,10 @@ fn main() -> ExitCode {
 
 fn measure(options: LauncherOptions) -> Result<(), Failure> {
     let launcher = Launcher::fork(options.clone())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let folder = std::env::temp_dir().join(format!("cellos-many-cells-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
@@ -54,7 +63,10 @@ fn measure(options: LauncherOptions) -> Result<(), Failure> {
         let supervisor = Supervisor::new(backend.clone())
             .events(Arc::new(JsonlSink::open(JsonlConfig::new(&events))?))
             .state(StateFolder::open(folder.join("state"))?);
-        let cells = Arc::new(Cells { supervisor, next: AtomicUsize::new(0) });
+        let cells = Arc::new(Cells {
+            supervisor,
+            next: AtomicUsize::new(0),
+        });
         let result = run_all(&cells, &backend).await;
         fs::remove_dir_all(&folder)?;
         result
@@ -70,15 +82,26 @@ async fn run_all(cells: &Arc<Cells>, backend: &LinuxBackend) -> Result<(), Failu
         times.sort_unstable();
         figure(&format!("cells per second, {at_once} at once"), rate, "1/s");
         for (name, part) in [("p50", 50), ("p99", 99)] {
-            let time = times.get(times.len() * part / 100).copied().unwrap_or_default();
-            figure(&format!("{name}, {at_once} at once"), time.as_secs_f64() * 1e3, "ms");
+            let time = times
+                .get(times.len() * part / 100)
+                .copied()
+                .unwrap_or_default();
+            figure(
+                &format!("{name}, {at_once} at once"),
+                time.as_secs_f64() * 1e3,
+                "ms",
+            );
         }
     }
     let started = Instant::now();
     cells.run(TOGETHER, TOGETHER).await?;
     let time = started.elapsed().as_secs_f64() * 1e3;
     figure(&format!("{TOGETHER} at once, all of them"), time, "ms");
-    figure("memory of an idle cell beyond its workload", idle_memory(backend).await?, "MiB");
+    figure(
+        "memory of an idle cell beyond its workload",
+        idle_memory(backend).await?,
+        "MiB",
+    );
     Ok(())
 }
 
@@ -97,7 +120,9 @@ impl Cells {
             workers.push(tokio::spawn(async move {
                 let mut times = Vec::new();
                 while left
-                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                        left.checked_sub(1)
+                    })
                     .is_ok()
                 {
                     times.push(cells.run_one().await?);
@@ -138,7 +163,12 @@ async fn idle_memory(backend: &LinuxBackend) -> Result<f64, Failure> {
     let before = available_kib()?;
     let mut plain = Vec::new();
     for _ in 0..TOGETHER {
-        plain.push(Command::new("/usr/bin/sleep").arg("600").stdin(Stdio::null()).spawn()?);
+        plain.push(
+            Command::new("/usr/bin/sleep")
+                .arg("600")
+                .stdin(Stdio::null())
+                .spawn()?,
+        );
     }
     settle().await;
     let with_plain = available_kib()?;
@@ -171,7 +201,9 @@ async fn settle() {
 
 fn available_kib() -> Result<f64, Failure> {
     let text = fs::read_to_string("/proc/meminfo")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
     let figure = line.and_then(|line| line.split_whitespace().next());
     Ok(figure.ok_or("no MemAvailable in /proc/meminfo")?.parse()?)
 }
@@ -190,10 +222,23 @@ fn document(number: usize, program: &str) -> Result<ExecutionCellDocument, serde
 }
 
 fn streams() -> Result<Streams, std::io::Error> {
-    let null = || File::options().read(true).write(true).open("/dev/null").map(Into::into);
-    Ok(Streams { stdin: null()?, stdout: null()?, stderr: null()? })
+    let null = || {
+        File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .map(Into::into)
+    };
+    Ok(Streams {
+        stdin: null()?,
+        stdout: null()?,
+        stderr: null()?,
+    })
 }
 
 fn figure(measure: &str, value: f64, unit: &str) {
-    println!("{}", serde_json::json!({ "measure": measure, "value": value, "unit": unit }));
+    println!(
+        "{}",
+        serde_json::json!({ "measure": measure, "value": value, "unit": unit })
+    );
 }

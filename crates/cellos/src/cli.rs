@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{completions, doctor, man, reap, run, schema, validate, version},
@@ -16,30 +16,28 @@ use crate::{
 /// A cell reaches exactly what its document grants, lives no longer than it allows, and leaves a
 /// log of what it was allowed, what it did, and that nothing of it is left.
 #[derive(Debug, Parser)]
-#[command(name = "cellos", version, disable_help_subcommand = true, propagate_version = false)]
+#[command(
+    name = "cellos",
+    version,
+    disable_help_subcommand = true,
+    propagate_version = false
+)]
 #[command(max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
+/// The commands; what each says about itself stands with its arguments.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a command in a cell
     Run(Box<run::RunArgs>),
-    /// Say whether documents would be admitted, and what is wrong with them
     Validate(validate::ValidateArgs),
-    /// Say what this host offers, what it means, and how to mend it
     Doctor(doctor::DoctorArgs),
-    /// Print the JSON Schema of a document
     Schema(schema::SchemaArgs),
-    /// Remove what killed runs left behind, and complete their event logs
     Reap(reap::ReapArgs),
-    /// Print the version
     Version(version::VersionArgs),
-    /// Print shell completions
     Completions(completions::CompletionsArgs),
-    /// Write the manual pages into a folder
     Man(man::ManArgs),
 }
 
@@ -79,6 +77,9 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
 /// Prints what clap has to say. Wrong usage is 125 and not clap's own 2: `cellos run` passes the
 /// workload's code on, and nobody could tell whose 2 it is.
 fn usage(error: &clap::Error) -> Exit {
+    if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        anstream::eprint!("cellos: ");
+    }
     // Where standard error is gone there is nobody to tell.
     let _ = error.print();
     if error.use_stderr() {

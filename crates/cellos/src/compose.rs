@@ -59,8 +59,18 @@ struct Backend {
 
 /// All of them, the default first.
 const BACKENDS: &[Backend] = &[
-    Backend { name: DEFAULT_BACKEND, describe: describe_linux, prepare: linux, cleaner: linux_cleaner },
-    Backend { name: UNISOLATED_BACKEND, describe: describe_stub, prepare: stub, cleaner: no_cleaner },
+    Backend {
+        name: DEFAULT_BACKEND,
+        describe: describe_linux,
+        prepare: linux,
+        cleaner: linux_cleaner,
+    },
+    Backend {
+        name: UNISOLATED_BACKEND,
+        describe: describe_stub,
+        prepare: stub,
+        cleaner: no_cleaner,
+    },
 ];
 
 fn launcher_options(options: &BackendOptions) -> LauncherOptions {
@@ -78,7 +88,9 @@ fn linux(options: &BackendOptions) -> Result<Prepared, CellosError> {
     let options = launcher_options(options);
     let launcher =
         Launcher::fork(options.clone()).map_err(|error| CellosError::Host(error.to_string()))?;
-    Ok(Box::new(move || Ok(Arc::new(LinuxBackend::new(launcher, &options)?))))
+    Ok(Box::new(move || {
+        Ok(Arc::new(LinuxBackend::new(launcher, &options)?))
+    }))
 }
 
 fn linux_cleaner() -> Box<dyn LeftoverCleaner> {
@@ -212,7 +224,11 @@ fn find(name: &str) -> Result<&'static Backend, Failure> {
     BACKENDS
         .iter()
         .find(|backend| backend.name == name)
-        .ok_or_else(|| Failure::call(UnknownBackend { name: name.to_owned() }))
+        .ok_or_else(|| {
+            Failure::call(UnknownBackend {
+                name: name.to_owned(),
+            })
+        })
 }
 
 /// Checks that there is a backend of this name, without starting it.
@@ -230,7 +246,10 @@ pub(crate) struct PreparedBackend {
 pub(crate) fn prepare(name: &str, options: &BackendOptions) -> Result<PreparedBackend, Failure> {
     let backend = find(name)?;
     match (backend.prepare)(options) {
-        Ok(prepared) => Ok(PreparedBackend { name: backend.name, prepared }),
+        Ok(prepared) => Ok(PreparedBackend {
+            name: backend.name,
+            prepared,
+        }),
         Err(error) => Err(unavailable(backend.name, error)),
     }
 }
@@ -243,8 +262,11 @@ impl PreparedBackend {
 }
 
 fn unavailable(name: &str, source: CellosError) -> Failure {
-    Failure::call(BackendUnavailable { name: name.to_owned(), source })
-        .hint("cellos doctor says what this host lacks and how to mend it")
+    Failure::call(BackendUnavailable {
+        name: name.to_owned(),
+        source,
+    })
+    .hint("cellos doctor says what this host lacks and how to mend it")
 }
 
 /// What a backend enforces on this host, by itself.
@@ -267,7 +289,10 @@ pub(crate) struct EveryCleaner;
 
 impl LeftoverCleaner for EveryCleaner {
     fn clean(&self, record: &RunRecord) -> Result<Vec<String>, CellosError> {
-        match BACKENDS.iter().find(|backend| backend.name == record.backend) {
+        match BACKENDS
+            .iter()
+            .find(|backend| backend.name == record.backend)
+        {
             Some(backend) => (backend.cleaner)().clean(record),
             None => Err(CellosError::Host(format!(
                 "the run used the backend {:?}, which this build lacks",
@@ -283,7 +308,9 @@ mod tests {
 
     #[test]
     fn an_unknown_backend_names_the_known_ones() {
-        let failure = prepare("firecracker", &BackendOptions::default()).err().unwrap();
+        let failure = prepare("firecracker", &BackendOptions::default())
+            .err()
+            .unwrap();
         assert_eq!(
             failure.message(),
             "there is no backend \"firecracker\"; there are linux and stub"

@@ -78,14 +78,19 @@ fn snippet(
         .map(visible)
         .collect();
     let length = line.chars().count();
-    let lead = if skipped > 0 { CUT.to_string() } else { String::new() };
+    let lead = if skipped > 0 {
+        CUT.to_string()
+    } else {
+        String::new()
+    };
     if length > skipped + MAX_SHOWN_CHARACTERS {
         shown.push(CUT);
     }
     let number = position.line.to_string();
     let gutter = number.len();
     let pad = before - skipped + lead.chars().count();
-    let marks = "^".repeat(marked.min(MAX_SHOWN_CHARACTERS.saturating_sub(before - skipped).max(1)));
+    let marks =
+        "^".repeat(marked.min(MAX_SHOWN_CHARACTERS.saturating_sub(before - skipped).max(1)));
     let _ = writeln!(out, "{:gutter$} |", "");
     let _ = writeln!(out, "{number} | {lead}{shown}");
     let _ = writeln!(out, "{:gutter$} | {:pad$}{style}{marks}{style:#}", "", "");
@@ -165,7 +170,12 @@ mod tests {
         let shown = plain(&render("-", &text, &problem(Some(position))));
         let lines: Vec<&str> = shown.lines().collect();
         assert!(lines[2].chars().count() < 140, "{}", lines[2]);
-        assert_eq!(lines[2].find("rnu").map(|at| lines[2][..at].chars().count()), lines[3].find('^'));
+        assert_eq!(
+            lines[2]
+                .find("rnu")
+                .map(|at| lines[2][..at].chars().count()),
+            lines[3].find('^')
+        );
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub(crate) enum DocumentFileError {
     },
     #[error("{source_name}: larger than {MAX_DOCUMENT_BYTES} bytes, the most a document may have")]
     TooLarge { source_name: DocumentSource },
-    #[error("{source_name}: {encoding}, not UTF-8; save it as UTF-8")]
+    #[error("{source_name}: {encoding}; save it as UTF-8 without a byte order mark")]
     Encoding {
         source_name: DocumentSource,
         encoding: Encoding,
@@ -199,7 +199,10 @@ mod tests {
         assert_eq!(decode(b"\xef\xbb\xbf{}".to_vec()), Err(Encoding::Utf8Mark));
         assert_eq!(
             decode(b"a: 1\nb: caf\xe9\n".to_vec()),
-            Err(Encoding::SingleByte { byte: 0xe9, line: 2 })
+            Err(Encoding::SingleByte {
+                byte: 0xe9,
+                line: 2
+            })
         );
         assert_eq!(decode("caf\u{e9}".into()), Ok("caf\u{e9}".into()));
     }

@@ -110,7 +110,7 @@ pub fn documentation() -> String {
     }
     text.push_str(
         "\nA workload may itself return 124 to 127. The result record (`cellos run --json`) and the \
-         events tell the two apart: `end.kind` names who ended the cell.\n\n\
+         events tell the two apart: `endedBy` names who or what ended the run.\n\n\
          ## cellos-supervisor\n\n\
          | code | meaning |\n| --- | --- |\n\
          | 0 | The whole lifecycle succeeded, or the document has no `spec.run`. |\n\

@@ -23,9 +23,9 @@ pub(crate) struct Failure {
     blame: Blame,
     /// The error and its causes, outermost first.
     chain: Vec<String>,
-    hint: Option<String>,
+    hint: Option<Box<str>>,
     /// A refusal is shown problem by problem instead.
-    refusal: Option<Refusal>,
+    refusal: Option<Box<Refusal>>,
 }
 
 impl Failure {
@@ -54,7 +54,7 @@ impl Failure {
             blame: Blame::Document,
             chain: vec![refusal.summary()],
             hint: None,
-            refusal: Some(refusal),
+            refusal: Some(Box::new(refusal)),
         }
     }
 
@@ -75,7 +75,7 @@ impl Failure {
 
     /// What can be done about it.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(hint.into().into());
         self
     }
 
@@ -89,7 +89,9 @@ impl Failure {
 
     /// What is wrong with the document, where that is the reason.
     pub(crate) fn problems(&self) -> &[Problem] {
-        self.refusal.as_ref().map_or(&[], |refusal| &refusal.problems)
+        self.refusal
+            .as_ref()
+            .map_or(&[], |refusal| &refusal.problems)
     }
 
     /// All of it in one line.

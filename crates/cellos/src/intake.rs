@@ -150,7 +150,10 @@ impl Intake {
     /// Makes mount sources that are relative mean the folder of the document, so that a document
     /// and its files can be moved together. A source with `..` stays as it is and is refused: what
     /// lies above the document is named in full.
-    pub(crate) fn anchor_mounts(&mut self, source: &DocumentSource) -> Result<(), DocumentFileError> {
+    pub(crate) fn anchor_mounts(
+        &mut self,
+        source: &DocumentSource,
+    ) -> Result<(), DocumentFileError> {
         let relative = |path: &str| {
             let path = Path::new(path);
             path.is_relative()
@@ -160,7 +163,11 @@ impl Intake {
         let Some(filesystem) = &mut self.document.spec.authority.filesystem else {
             return Ok(());
         };
-        if !filesystem.mounts.iter().any(|mount| relative(&mount.source)) {
+        if !filesystem
+            .mounts
+            .iter()
+            .any(|mount| relative(&mount.source))
+        {
             return Ok(());
         }
         let folder = match source.folder() {

@@ -23,9 +23,8 @@ enum StateDirError {
 /// Opens the state folder, and makes it where it is missing.
 pub(crate) fn open(explicit: Option<&Path>) -> Result<StateFolder, Failure> {
     let uid = rustix::process::geteuid().as_raw();
-    let root = default_state_dir(explicit, |name| std::env::var_os(name), uid).ok_or_else(|| {
-        Failure::call(StateDirError::Nowhere).hint("name one with --state-dir")
-    })?;
+    let root = default_state_dir(explicit, |name| std::env::var_os(name), uid)
+        .ok_or_else(|| Failure::call(StateDirError::Nowhere).hint("name one with --state-dir"))?;
     StateFolder::open(root)
         .map_err(|error| Failure::call(error).hint("name another one with --state-dir"))
 }

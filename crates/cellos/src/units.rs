@@ -165,7 +165,13 @@ mod tests {
 
     #[test]
     fn users_and_variables() {
-        assert_eq!(user("1000"), Ok(RunUser { uid: 1000, gid: 1000 }));
+        assert_eq!(
+            user("1000"),
+            Ok(RunUser {
+                uid: 1000,
+                gid: 1000
+            })
+        );
         assert_eq!(user("1:2"), Ok(RunUser { uid: 1, gid: 2 }));
         assert_eq!(user("root"), Err(UnitError::User));
         assert_eq!(variable("A=b=c"), Ok(("A".into(), "b=c".into())));

@@ -71,7 +71,10 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
         print_checks(&checks);
         print_backend(&backend);
         if let Err(failure) = &trial {
-            anstream::println!("\n{ERROR}A trial cell failed:{ERROR:#} {}", failure.message());
+            anstream::println!(
+                "\n{ERROR}A trial cell failed:{ERROR:#} {}",
+                failure.message()
+            );
         }
         print_verdict(verdict);
     }
@@ -114,9 +117,9 @@ fn print_backend(descriptor: &BackendDescriptor) {
     for (feature, support) in &descriptor.features {
         let feature = feature.to_string();
         match support {
-            Support::Enforced { mechanism } => anstream::println!(
-                "  {GOOD}ok{GOOD:#} {feature:NAME_WIDTH$} {mechanism}"
-            ),
+            Support::Enforced { mechanism } => {
+                anstream::println!("  {GOOD}ok{GOOD:#} {feature:NAME_WIDTH$} {mechanism}")
+            }
             Support::Unavailable { why, mend } => {
                 anstream::println!("  {WARNING}--{WARNING:#} {feature:NAME_WIDTH$} {why}");
                 anstream::println!("     {:NAME_WIDTH$} {ASIDE}mend:{ASIDE:#} {mend}", "");
@@ -127,7 +130,9 @@ fn print_backend(descriptor: &BackendDescriptor) {
 
 fn print_verdict(verdict: Verdict) {
     match verdict {
-        Verdict::Works => anstream::println!("\n{GOOD}Cells can run here: one was made and taken apart.{GOOD:#}"),
+        Verdict::Works => {
+            anstream::println!("\n{GOOD}Cells can run here: one was made and taken apart.{GOOD:#}")
+        }
         Verdict::Broken => anstream::println!(
             "\n{ERROR}Cells cannot run here.{ERROR:#} What is marked !! says why, where anything is."
         ),

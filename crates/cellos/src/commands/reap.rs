@@ -7,12 +7,7 @@ use cellos_supervisor::{
     state::{FinalEvent, ReapReport, reap},
 };
 
-use crate::{
-    compose::EveryCleaner,
-    exit::Exit,
-    failure::Failure,
-    say, state_dir,
-};
+use crate::{compose::EveryCleaner, exit::Exit, failure::Failure, say, state_dir};
 
 /// Finds runs whose cellos was killed, removes what is left of their cells, and writes the final
 /// event that their logs lack. Runs that are alive are left alone; running it twice is harmless.
@@ -53,7 +48,11 @@ fn print(report: &ReapReport) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     for run in &report.reaped {
         let event = final_event(run.final_event).1;
-        writeln!(out, "finished run {} of cell {}: {event}", run.run_id, run.cell_id)?;
+        writeln!(
+            out,
+            "finished run {} of cell {}: {event}",
+            run.run_id, run.cell_id
+        )?;
         for removed in &run.removed {
             writeln!(out, "  removed {removed}")?;
         }

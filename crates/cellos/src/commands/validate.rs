@@ -1,6 +1,9 @@
 //! `cellos validate`: whether documents would be admitted.
 
-use std::{io::Write as _, path::{Path, PathBuf}};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
 use cellos_core::{
     descriptor::BackendDescriptor,
@@ -69,7 +72,10 @@ struct Report<'a> {
 pub(crate) fn run(args: &ValidateArgs) -> Result<Exit, Failure> {
     let backend = match &args.backend {
         // A run may well name a folder for artifacts.
-        Some(name) => Some(compose::with_exports(compose::descriptor(name)?, Some(Path::new(".")))),
+        Some(name) => Some(compose::with_exports(
+            compose::descriptor(name)?,
+            Some(Path::new(".")),
+        )),
         None => None,
     };
     let mut findings = Vec::new();

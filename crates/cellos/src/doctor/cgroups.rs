@@ -17,7 +17,9 @@ pub(super) fn checks() -> Vec<Check> {
     for (controller, field) in CONTROLLERS {
         let name = format!("{controller} controller");
         let there = match layout {
-            Layout::Version2 => v2_controllers.split_whitespace().any(|word| word == controller),
+            Layout::Version2 => v2_controllers
+                .split_whitespace()
+                .any(|word| word == controller),
             Layout::Version1 | Layout::Hybrid => has_version_1(&mounts, controller),
             Layout::None => false,
         };
@@ -54,7 +56,11 @@ enum Layout {
 
 impl Layout {
     fn of(mountinfo: &str) -> Self {
-        let has = |kind: &str| mountinfo.lines().any(|line| file_system(line) == Some(kind));
+        let has = |kind: &str| {
+            mountinfo
+                .lines()
+                .any(|line| file_system(line) == Some(kind))
+        };
         match (has("cgroup2"), has("cgroup")) {
             (true, false) => Self::Version2,
             (true, true) => Self::Hybrid,
@@ -97,7 +103,10 @@ fn interface(layout: Layout) -> Check {
         )
     };
     match layout {
-        Layout::Version2 => check(State::Works, "limits, kills and figures for each cell as a whole"),
+        Layout::Version2 => check(
+            State::Works,
+            "limits, kills and figures for each cell as a whole",
+        ),
         Layout::Hybrid | Layout::Version1 => check(
             State::Works,
             "limits by v1; some figures that only v2 has are missing from the evidence",
@@ -119,8 +128,14 @@ mod tests {
     #[test]
     fn interfaces_are_told_apart_by_what_is_mounted() {
         assert_eq!(Layout::of(HYBRID), Layout::Hybrid);
-        assert_eq!(Layout::of("1 0 0:1 / /sys/fs/cgroup rw - cgroup2 c rw\n"), Layout::Version2);
-        assert_eq!(Layout::of("1 0 0:1 / /proc rw - proc proc rw\n"), Layout::None);
+        assert_eq!(
+            Layout::of("1 0 0:1 / /sys/fs/cgroup rw - cgroup2 c rw\n"),
+            Layout::Version2
+        );
+        assert_eq!(
+            Layout::of("1 0 0:1 / /proc rw - proc proc rw\n"),
+            Layout::None
+        );
     }
 
     #[test]

@@ -39,7 +39,9 @@ fn covered_parts(mountinfo: &str) -> impl Iterator<Item = &str> {
     mountinfo
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
-        .filter(|point| point.starts_with("/proc/") && !point.starts_with("/proc/sys/fs/binfmt_misc"))
+        .filter(|point| {
+            point.starts_with("/proc/") && !point.starts_with("/proc/sys/fs/binfmt_misc")
+        })
 }
 
 fn idmapped() -> Check {

@@ -93,7 +93,10 @@ impl Probe {
 }
 
 /// Moves this process into new namespaces.
-#[allow(deprecated, reason = "what makes it unsound is CLONE_FILES, which is never given here")]
+#[allow(
+    deprecated,
+    reason = "what makes it unsound is CLONE_FILES, which is never given here"
+)]
 fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
     rustix::thread::unshare(flags)
 }

@@ -31,7 +31,10 @@ const CLONE_INTO_CGROUP: (u32, u32) = (5, 7);
 
 fn clone3() -> Check {
     let release = release();
-    let found = format!("Linux {} (by version)", rustix::system::uname().release().to_string_lossy());
+    let found = format!(
+        "Linux {} (by version)",
+        rustix::system::uname().release().to_string_lossy()
+    );
     match release {
         Some(version) if version >= CLONE_INTO_CGROUP => Check::new(
             Area::Processes,

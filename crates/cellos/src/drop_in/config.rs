@@ -148,7 +148,9 @@ pub(crate) enum ConfigError {
     },
     #[error("{name} is refused: {why}")]
     Refused { name: String, why: &'static str },
-    #[error("{name} asks for a NATS sink, which this build lacks; set CELL_OS_USE_NOOP_SINK=1 to do without and CELL_OS_JSONL_EVENTS to keep the evidence in a file")]
+    #[error(
+        "{name} asks for a NATS sink, which this build lacks; set CELL_OS_USE_NOOP_SINK=1 to do without and CELL_OS_JSONL_EVENTS to keep the evidence in a file"
+    )]
     NoNats { name: String },
     #[error("{name} is missing: {why}")]
     Missing {
@@ -179,7 +181,9 @@ impl Environment {
         };
         for (name, value) in std::env::vars_os() {
             // Names that are not UTF-8 cannot be ours.
-            let Ok(name) = name.into_string() else { continue };
+            let Ok(name) = name.into_string() else {
+                continue;
+            };
             match value.into_string() {
                 Ok(value) => {
                     environment.values.insert(name, value);
@@ -220,7 +224,10 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn text(&self, name: &'static str) -> Option<String> {
-        debug_assert!(variables::find(name).is_some(), "{name} is not in the table");
+        debug_assert!(
+            variables::find(name).is_some(),
+            "{name} is not in the table"
+        );
         let value = self.environment.values.get(name)?;
         (!value.is_empty()).then(|| value.clone())
     }
@@ -318,7 +325,9 @@ impl Reader<'_> {
 }
 
 fn list(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+    text.split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
 }
 
 impl Config {
@@ -385,7 +394,10 @@ impl Config {
     fn require_what_the_profile_needs(&self, reader: &mut Reader<'_>) {
         let mut missing = |name, why| reader.errors.push(ConfigError::Missing { name, why });
         if self.profile == Profile::Hardened && self.authority_keys.is_none() {
-            missing("CELLOS_AUTHORITY_KEYS_PATH", "the hardened profile verifies derivation tokens");
+            missing(
+                "CELLOS_AUTHORITY_KEYS_PATH",
+                "the hardened profile verifies derivation tokens",
+            );
         }
         if self.ceiling_need.is_required() && self.ceiling.is_none() {
             missing(
@@ -394,11 +406,17 @@ impl Config {
             );
         }
         if self.ceiling.is_some() && self.trust_keys.is_none() {
-            missing("CELLOS_TRUST_VERIFY_KEYS_PATH", "the ceiling's signature is verified with it");
+            missing(
+                "CELLOS_TRUST_VERIFY_KEYS_PATH",
+                "the ceiling's signature is verified with it",
+            );
         }
         if self.profile == Profile::Airgapped {
             if self.signing.is_none() {
-                missing("CELLOS_EVENT_SIGNING", "the airgapped profile signs its events");
+                missing(
+                    "CELLOS_EVENT_SIGNING",
+                    "the airgapped profile signs its events",
+                );
             }
             reader.errors.push(ConfigError::Refused {
                 name: "CELLOS_DEPLOYMENT_PROFILE=airgapped".into(),
@@ -432,7 +450,9 @@ impl Config {
     ) {
         let environment = reader.environment;
         for name in &environment.not_utf8 {
-            reader.errors.push(ConfigError::NotUtf8 { name: name.clone() });
+            reader
+                .errors
+                .push(ConfigError::NotUtf8 { name: name.clone() });
         }
         if self.profile == Profile::Hardened && !without_nats {
             reader.errors.push(ConfigError::NoNats {
@@ -481,14 +501,18 @@ impl Config {
                 Treatment::Nats(_) => {
                     // `CELL_OS_REQUIRE_JETSTREAM=0` asks for nothing.
                     if !without_nats && switch(value) != Some(false) && !value.is_empty() {
-                        reader.errors.push(ConfigError::NoNats { name: name.clone() });
+                        reader
+                            .errors
+                            .push(ConfigError::NoNats { name: name.clone() });
                     }
                 }
                 Treatment::HostIsolation(_) => {
                     if self.backend == crate::compose::UNISOLATED_BACKEND
                         && !matches!(value.as_str(), "" | "0" | "off" | "none")
                     {
-                        reader.errors.push(refused("the stub backend isolates nothing"));
+                        reader
+                            .errors
+                            .push(refused("the stub backend isolates nothing"));
                     }
                 }
             }
@@ -546,7 +570,10 @@ mod tests {
     #[test]
     fn the_default_profile_is_hardened_and_needs_a_ceiling() {
         let text = error_text(config(&[]));
-        assert!(text.contains("CELLOS_AUTHORITY_CEILING_PATH is missing"), "{text}");
+        assert!(
+            text.contains("CELLOS_AUTHORITY_CEILING_PATH is missing"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -557,7 +584,12 @@ mod tests {
 
     #[test]
     fn switches_have_one_grammar() {
-        for (value, expected) in [("1", true), (" Yes ", true), ("off", false), ("FALSE", false)] {
+        for (value, expected) in [
+            ("1", true),
+            (" Yes ", true),
+            ("off", false),
+            ("FALSE", false),
+        ] {
             let config = portable(&[("CELLOS_REQUIRE_AUTHORITY_DERIVATION", value)]).unwrap();
             assert_eq!(config.derivation.is_required(), expected, "{value}");
         }
@@ -592,7 +624,10 @@ mod tests {
             let text = error_text(portable(&[(name, value), ("CELLOS_STRICT_CONFIG", "0")]));
             assert!(text.starts_with(&format!("{name} is refused: ")), "{text}");
         }
-        let stub = [("CELLOS_CELL_BACKEND", "stub"), ("CELLOS_SUBPROCESS_SECCOMP", "1")];
+        let stub = [
+            ("CELLOS_CELL_BACKEND", "stub"),
+            ("CELLOS_SUBPROCESS_SECCOMP", "1"),
+        ];
         assert!(error_text(portable(&stub)).contains("the stub backend isolates nothing"));
         portable(&[("CELLOS_SUBPROCESS_SECCOMP", "1")]).unwrap();
     }
@@ -608,8 +643,14 @@ mod tests {
     #[test]
     fn signing_is_complete_or_an_error() {
         let text = error_text(portable(&[("CELLOS_EVENT_SIGNING", "ed25519")]));
-        assert!(text.contains("CELLOS_EVENT_SIGNING_KID is missing"), "{text}");
-        assert!(text.contains("CELLOS_EVENT_SIGNING_KEY_BASE64 is missing"), "{text}");
+        assert!(
+            text.contains("CELLOS_EVENT_SIGNING_KID is missing"),
+            "{text}"
+        );
+        assert!(
+            text.contains("CELLOS_EVENT_SIGNING_KEY_BASE64 is missing"),
+            "{text}"
+        );
         let config = portable(&[
             ("CELLOS_EVENT_SIGNING", "hmac"),
             ("CELLOS_EVENT_SIGNING_KID", "k1"),
@@ -632,6 +673,9 @@ mod tests {
             let text = error_text(portable(&[(name, value)]));
             assert!(text.contains("expected"), "{text}");
         }
-        assert!(error_text(config(&[("CELLOS_DEPLOYMENT_PROFILE", " hardened ")])).contains("expected hardened"));
+        assert!(
+            error_text(config(&[("CELLOS_DEPLOYMENT_PROFILE", " hardened ")]))
+                .contains("expected hardened")
+        );
     }
 }

@@ -17,9 +17,9 @@ use cellos_core::{
     event::{self, AuthzReason, AuthzRejected, PolicyRejected, Stamp, Subject},
     policy::{
         AuthorizationPolicyDocument, AuthorizationPolicyError, AuthorizationReason,
-        AuthorizationRejection, DEFAULT_CALLER, DowngradePolicy, PolicyContext,
-        PolicyPackDocument, PolicyPackError, PolicyViolation, admit_under_packs,
-        evaluate_authorization, parse_authorization_policy, parse_policy_pack,
+        AuthorizationRejection, DEFAULT_CALLER, DowngradePolicy, PolicyContext, PolicyPackDocument,
+        PolicyPackError, PolicyViolation, admit_under_packs, evaluate_authorization,
+        parse_authorization_policy, parse_policy_pack,
     },
     signing::{
         EpochAnchor, EpochError, KeyFileError, RevokedKids, RoleKeys, SignedTrustKeysetEnvelope,
@@ -72,7 +72,9 @@ pub(super) enum Rejection {
     TelemetryMissing,
     #[error("spec.placement.kubernetesNamespace is {declared:?}, CELLOS_K8S_NAMESPACE is {here:?}")]
     Namespace { declared: String, here: String },
-    #[error("spec.run.argv[0] {program:?} must be an absolute path without . and .. below one of CELLOS_RUN_ARGV0_ALLOW_PREFIXES")]
+    #[error(
+        "spec.run.argv[0] {program:?} must be an absolute path without . and .. below one of CELLOS_RUN_ARGV0_ALLOW_PREFIXES"
+    )]
     Program { program: String },
     #[error("spec.authority.authorityDerivation: {0}")]
     Derivation(#[from] DerivationError),
@@ -187,13 +189,14 @@ impl<'a> Gates<'a> {
                 host_placement: None,
                 caller: DEFAULT_CALLER,
             };
-            let admission = admit_under_packs(spec, &[&pack.spec], &context).map_err(|violations| {
-                Rejection::Policy {
-                    pack: pack.spec.id.clone(),
-                    version: pack.spec.version.clone(),
-                    violations,
-                }
-            })?;
+            let admission =
+                admit_under_packs(spec, &[&pack.spec], &context).map_err(|violations| {
+                    Rejection::Policy {
+                        pack: pack.spec.id.clone(),
+                        version: pack.spec.version.clone(),
+                        violations,
+                    }
+                })?;
             document.spec = admission.effective;
         }
         Ok(Passed {
@@ -242,7 +245,9 @@ impl<'a> Gates<'a> {
         };
         let uncomparable = match self.config.profile {
             Profile::Portable => UncomparableAuthority::Warn,
-            Profile::Unset | Profile::Hardened | Profile::Airgapped => UncomparableAuthority::Refuse,
+            Profile::Unset | Profile::Hardened | Profile::Airgapped => {
+                UncomparableAuthority::Refuse
+            }
         };
         let CeilingDecision {
             verdict,
@@ -320,9 +325,16 @@ pub(super) fn check_demands(
 ) -> Result<(), Rejection> {
     let spec = &document.spec;
     let authority = &spec.authority;
-    let has_authority = authority.egress_rules.as_ref().is_some_and(|rules| !rules.is_empty())
-        || authority.secret_refs.as_ref().is_some_and(|secrets| !secrets.is_empty());
-    if config.derivation.is_required() && has_authority && authority.authority_derivation.is_none() {
+    let has_authority = authority
+        .egress_rules
+        .as_ref()
+        .is_some_and(|rules| !rules.is_empty())
+        || authority
+            .secret_refs
+            .as_ref()
+            .is_some_and(|secrets| !secrets.is_empty());
+    if config.derivation.is_required() && has_authority && authority.authority_derivation.is_none()
+    {
         return Err(Rejection::DerivationMissing);
     }
     if config.telemetry.is_required() && spec.telemetry.is_none() {
@@ -330,7 +342,9 @@ pub(super) fn check_demands(
     }
     if let (Some(here), Some(declared)) = (
         &config.kubernetes_namespace,
-        spec.placement.as_ref().and_then(|placement| placement.kubernetes_namespace.as_ref()),
+        spec.placement
+            .as_ref()
+            .and_then(|placement| placement.kubernetes_namespace.as_ref()),
     ) && here != declared
     {
         return Err(Rejection::Namespace {

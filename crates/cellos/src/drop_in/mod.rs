@@ -224,7 +224,12 @@ fn run(document: &OsStr) -> Result<Success, Failure> {
             derivation: passed.derivation.clone(),
             events_file: Some(events_file),
         };
-        let ports = RunPorts { backend, events, exports, state };
+        let ports = RunPorts {
+            backend,
+            events,
+            exports,
+            state,
+        };
         run_command::supervise(ports, request).await
     })??;
     if let Some(error) = &outcome.first_error {
@@ -262,8 +267,7 @@ fn signing(key: &SigningKey) -> Result<EventSigning, Failure> {
             let bytes = general_purpose::URL_SAFE_NO_PAD
                 .decode(key.key_base64.trim_end_matches('='))
                 .map_err(|_| Failure::call(SigningKeyError::Encoding))?;
-            let hmac =
-                HmacKey::new(bytes).ok_or_else(|| Failure::call(SigningKeyError::Empty))?;
+            let hmac = HmacKey::new(bytes).ok_or_else(|| Failure::call(SigningKeyError::Empty))?;
             Ok(EventSigning::Hmac {
                 kid: key.kid.clone(),
                 key: hmac,
@@ -319,7 +323,10 @@ mod tests {
     fn everything_else_is_an_error() {
         assert_eq!(call(&[]), Err(UsageError::NoDocument));
         assert_eq!(call(&["--validate"]), Err(UsageError::NoDocument));
-        assert_eq!(call(&["--run"]), Err(UsageError::UnknownOption("--run".into())));
+        assert_eq!(
+            call(&["--run"]),
+            Err(UsageError::UnknownOption("--run".into()))
+        );
         assert_eq!(call(&["a.json", "b"]), Err(UsageError::TooMany("b".into())));
         assert_eq!(call(&["secret", "get", "K"]), Err(UsageError::Secret));
     }

@@ -55,7 +55,10 @@ impl<'a> Summary<'a> {
             spec_id,
             run_id: config.run_id.as_deref().unwrap_or(VALIDATE_RUN_ID),
             spec_sha256,
-            deployment_profile: config.profile_text.as_deref().unwrap_or(config.profile.mode()),
+            deployment_profile: config
+                .profile_text
+                .as_deref()
+                .unwrap_or(config.profile.mode()),
             host_backend: &config.backend,
             // Documents that need one are refused.
             secret_broker: "none",

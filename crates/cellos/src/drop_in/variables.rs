@@ -46,69 +46,213 @@ const NO_EXPORT_TARGET: &str = "artifacts would not go there; only CELLOS_EXPORT
 /// All of them, in the order of the documentation.
 pub(crate) const VARIABLES: &[Variable] = &[
     // Run, profile, admission.
-    variable("CELLOS_DEPLOYMENT_PROFILE", Used("`hardened` (also when unset), `portable` or `airgapped`")),
-    variable("CELLOS_RUN_ID", Used("run id on all events; a fresh one when unset")),
+    variable(
+        "CELLOS_DEPLOYMENT_PROFILE",
+        Used("`hardened` (also when unset), `portable` or `airgapped`"),
+    ),
+    variable(
+        "CELLOS_RUN_ID",
+        Used("run id on all events; a fresh one when unset"),
+    ),
     variable("CELLOS_TENANT_ID", Nats("part of a NATS subject")),
     variable("CELLOS_CALLER_IDENTITY", NoEffect("was only logged")),
-    variable("CELLOS_K8S_NAMESPACE", Used("`spec.placement.kubernetesNamespace` must be equal")),
-    variable("CELLOS_STRICT_CONFIG", Used("on unless switched off: unknown names are errors")),
-    variable("CELLOS_REQUIRE_ISOLATION", Used("refuses a backend that isolates nothing")),
-    variable("CELLOS_REQUIRE_HOST_BASELINE", RefusedWhenOn("there is no such probe; `cellos doctor` says what the host offers")),
-    variable("CELLOS_TEST_FORCE_MISSING_ISOLATION_PRIMITIVES", RefusedWhenSet("there are no test hooks in this program")),
-    variable("CELLOS_AUTHORITY_KEYS_PATH", Used("role keys that derivation tokens are verified with")),
-    variable("CELLOS_REQUIRE_AUTHORITY_DERIVATION", Used("egress rules and secrets need a derivation token")),
-    variable("CELLOS_REQUIRE_SCOPED_DERIVATION_TOKENS", Used("on unless switched off: a token names its parent run")),
-    variable("CELLOS_REQUIRE_TELEMETRY_DECLARED", Used("`spec.telemetry` is mandatory")),
-    variable("CELLOS_POLICY_PACK_PATH", Used("policy pack the document must satisfy")),
-    variable("CELLOS_POLICY_ALLOW_DOWNGRADE", Used("accepts a pack below the version floor")),
-    variable("CELLOS_AUTHZ_POLICY_PATH", Used("authorization policy the document must satisfy")),
-    variable("CELLOS_AUTHORITY_CEILING_PATH", Used("signed ceiling the authority must lie within")),
-    variable("CELLOS_AUTHORITY_CEILING_ANCHOR_PATH", Used("highest ceiling epoch accepted so far")),
-    variable("CELLOS_REQUIRE_AUTHORITY_CEILING", Used("a ceiling is mandatory, as in the hardened profile")),
-    variable("CELLOS_REQUIRE_ADMISSION_RECEIPTS", NoEffect("always so: an event that cannot be written stops the run")),
-    variable("CELLOS_TRUST_VERIFY_KEYS_PATH", Used("keys that signed envelopes are verified with")),
-    variable("CELLOS_TRUST_KEYSET_PATH", RefusedWhenSet("the keyset envelope would not be verified")),
-    variable("CELLOS_TRUST_KEYSET_CHAIN_PATH", RefusedWhenSet("the keyset chain would not be verified")),
-    variable("CELLOS_REQUIRE_TRUST_VERIFY_KEYS", Used("a missing keyring is an error")),
-    variable("CELLOS_RUN_ARGV0_ALLOW_PREFIXES", Used("folders that the program must be in")),
-    variable("CELLOS_RUN_TIMEOUT_MS", Used("another cap on the run, in milliseconds")),
+    variable(
+        "CELLOS_K8S_NAMESPACE",
+        Used("`spec.placement.kubernetesNamespace` must be equal"),
+    ),
+    variable(
+        "CELLOS_STRICT_CONFIG",
+        Used("on unless switched off: unknown names are errors"),
+    ),
+    variable(
+        "CELLOS_REQUIRE_ISOLATION",
+        Used("refuses a backend that isolates nothing"),
+    ),
+    variable(
+        "CELLOS_REQUIRE_HOST_BASELINE",
+        RefusedWhenOn("there is no such probe; `cellos doctor` says what the host offers"),
+    ),
+    variable(
+        "CELLOS_TEST_FORCE_MISSING_ISOLATION_PRIMITIVES",
+        RefusedWhenSet("there are no test hooks in this program"),
+    ),
+    variable(
+        "CELLOS_AUTHORITY_KEYS_PATH",
+        Used("role keys that derivation tokens are verified with"),
+    ),
+    variable(
+        "CELLOS_REQUIRE_AUTHORITY_DERIVATION",
+        Used("egress rules and secrets need a derivation token"),
+    ),
+    variable(
+        "CELLOS_REQUIRE_SCOPED_DERIVATION_TOKENS",
+        Used("on unless switched off: a token names its parent run"),
+    ),
+    variable(
+        "CELLOS_REQUIRE_TELEMETRY_DECLARED",
+        Used("`spec.telemetry` is mandatory"),
+    ),
+    variable(
+        "CELLOS_POLICY_PACK_PATH",
+        Used("policy pack the document must satisfy"),
+    ),
+    variable(
+        "CELLOS_POLICY_ALLOW_DOWNGRADE",
+        Used("accepts a pack below the version floor"),
+    ),
+    variable(
+        "CELLOS_AUTHZ_POLICY_PATH",
+        Used("authorization policy the document must satisfy"),
+    ),
+    variable(
+        "CELLOS_AUTHORITY_CEILING_PATH",
+        Used("signed ceiling the authority must lie within"),
+    ),
+    variable(
+        "CELLOS_AUTHORITY_CEILING_ANCHOR_PATH",
+        Used("highest ceiling epoch accepted so far"),
+    ),
+    variable(
+        "CELLOS_REQUIRE_AUTHORITY_CEILING",
+        Used("a ceiling is mandatory, as in the hardened profile"),
+    ),
+    variable(
+        "CELLOS_REQUIRE_ADMISSION_RECEIPTS",
+        NoEffect("always so: an event that cannot be written stops the run"),
+    ),
+    variable(
+        "CELLOS_TRUST_VERIFY_KEYS_PATH",
+        Used("keys that signed envelopes are verified with"),
+    ),
+    variable(
+        "CELLOS_TRUST_KEYSET_PATH",
+        RefusedWhenSet("the keyset envelope would not be verified"),
+    ),
+    variable(
+        "CELLOS_TRUST_KEYSET_CHAIN_PATH",
+        RefusedWhenSet("the keyset chain would not be verified"),
+    ),
+    variable(
+        "CELLOS_REQUIRE_TRUST_VERIFY_KEYS",
+        Used("a missing keyring is an error"),
+    ),
+    variable(
+        "CELLOS_RUN_ARGV0_ALLOW_PREFIXES",
+        Used("folders that the program must be in"),
+    ),
+    variable(
+        "CELLOS_RUN_TIMEOUT_MS",
+        Used("another cap on the run, in milliseconds"),
+    ),
     variable("CELLOS_CELL_BACKEND", Used("`linux` when unset")),
     // Events and signing.
     variable("NATS_URL", Nats("address of a NATS server")),
     variable("NATS_CA_FILE", Nats("its certificate authority")),
     variable("CELL_OS_REQUIRE_JETSTREAM", Nats("makes its absence fatal")),
-    variable("CELL_OS_USE_NOOP_SINK", Used("says that no NATS sink is wanted")),
+    variable(
+        "CELL_OS_USE_NOOP_SINK",
+        Used("says that no NATS sink is wanted"),
+    ),
     variable("CELL_OS_EVENTS_SUBJECT", Nats("a NATS subject")),
     variable("CELLOS_EVENTS_SUBJECT_TEMPLATE", Nats("a NATS subject")),
-    variable("CELL_OS_JSONL_EVENTS", Used("event log; a file of the run's own when unset")),
-    variable("CELL_OS_AUDIT_CHAIN", RefusedWhenSet("the log would not be chained")),
-    variable("CELLOS_EVENT_SIGNING", Used("`off`, `ed25519`, `hmac` or `hmac-sha256`")),
+    variable(
+        "CELL_OS_JSONL_EVENTS",
+        Used("event log; a file of the run's own when unset"),
+    ),
+    variable(
+        "CELL_OS_AUDIT_CHAIN",
+        RefusedWhenSet("the log would not be chained"),
+    ),
+    variable(
+        "CELLOS_EVENT_SIGNING",
+        Used("`off`, `ed25519`, `hmac` or `hmac-sha256`"),
+    ),
     variable("CELLOS_EVENT_SIGNING_KID", Used("key id of the signatures")),
-    variable("CELLOS_EVENT_SIGNING_KEY_BASE64", Used("the key, base64url")),
-    variable("CELLOS_REDACT_EVENT_FIELDS", Used("fields that are blanked in events, or `defaults`")),
-    variable("CELLOS_DLQ_DIR", NoEffect("an event that cannot be written stops the run instead")),
-    variable("CELLOS_SPOOL_DIR", RefusedWhenSet("events would not be spooled")),
-    variable("CELLOS_PKCS11_*", RefusedWhenSet("events would not be signed by the token")),
-    variable("CELLOS_AUDIT_*", RefusedWhenSet("the log would not be chained")),
-    variable("CELLOS_EVENT_REQUIRE_SIGNED", NoEffect("read by consumers of events only")),
-    variable("CELLOS_EVENT_REVOCATION_PATH", NoEffect("read by consumers of events only")),
-    variable("CELLOS_EVENT_VERIFY_*", NoEffect("read by consumers of events only")),
-    variable("RUST_LOG", Used("log filter, such as `info,cellos_supervisor=debug`")),
+    variable(
+        "CELLOS_EVENT_SIGNING_KEY_BASE64",
+        Used("the key, base64url"),
+    ),
+    variable(
+        "CELLOS_REDACT_EVENT_FIELDS",
+        Used("fields that are blanked in events, or `defaults`"),
+    ),
+    variable(
+        "CELLOS_DLQ_DIR",
+        NoEffect("an event that cannot be written stops the run instead"),
+    ),
+    variable(
+        "CELLOS_SPOOL_DIR",
+        RefusedWhenSet("events would not be spooled"),
+    ),
+    variable(
+        "CELLOS_PKCS11_*",
+        RefusedWhenSet("events would not be signed by the token"),
+    ),
+    variable(
+        "CELLOS_AUDIT_*",
+        RefusedWhenSet("the log would not be chained"),
+    ),
+    variable(
+        "CELLOS_EVENT_REQUIRE_SIGNED",
+        NoEffect("read by consumers of events only"),
+    ),
+    variable(
+        "CELLOS_EVENT_REVOCATION_PATH",
+        NoEffect("read by consumers of events only"),
+    ),
+    variable(
+        "CELLOS_EVENT_VERIFY_*",
+        NoEffect("read by consumers of events only"),
+    ),
+    variable(
+        "RUST_LOG",
+        Used("log filter, such as `info,cellos_supervisor=debug`"),
+    ),
     variable("RUST_BACKTRACE", NoEffect("errors carry their causes")),
     variable("CELLOS_LOG", Used("log filter; beats RUST_LOG")),
     variable("CELLOS_STATE_DIR", Used("state folder")),
     // Isolation of host subprocesses.
-    variable("CELLOS_SUBPROCESS_UNSHARE", HostIsolation("a cell always has all namespaces of its own")),
-    variable("CELLOS_SUBPROCESS_SECCOMP", HostIsolation("a cell always has a system call filter")),
-    variable("CELLOS_SECCOMP_BPF_PATH", RefusedWhenSet("the filter would not be installed")),
-    variable("CELLOS_CGROUP_PARENT", Used("control group that cells are made in")),
-    variable("CELLOS_CGROUP_MEMORY_MAX", RefusedWhenSet("the limit would not hold; write spec.run.limits.memoryMaxBytes")),
-    variable("CELLOS_CGROUP_CPU_MAX", RefusedWhenSet("the limit would not hold; write spec.run.limits.cpuMax")),
+    variable(
+        "CELLOS_SUBPROCESS_UNSHARE",
+        HostIsolation("a cell always has all namespaces of its own"),
+    ),
+    variable(
+        "CELLOS_SUBPROCESS_SECCOMP",
+        HostIsolation("a cell always has a system call filter"),
+    ),
+    variable(
+        "CELLOS_SECCOMP_BPF_PATH",
+        RefusedWhenSet("the filter would not be installed"),
+    ),
+    variable(
+        "CELLOS_CGROUP_PARENT",
+        Used("control group that cells are made in"),
+    ),
+    variable(
+        "CELLOS_CGROUP_MEMORY_MAX",
+        RefusedWhenSet("the limit would not hold; write spec.run.limits.memoryMaxBytes"),
+    ),
+    variable(
+        "CELLOS_CGROUP_CPU_MAX",
+        RefusedWhenSet("the limit would not hold; write spec.run.limits.cpuMax"),
+    ),
     // Network.
-    variable("CELLOS_TRUST_PLANE_EVENTS", NoEffect("only what was measured becomes an event")),
-    variable("CELLOS_TRUST_KEYSET_ID", NoEffect("was a label on those events")),
-    variable("CELLOS_TRUST_RESOLVER_KID", NoEffect("was a label on those events")),
-    variable("CELLOS_TRUST_L7_KID", NoEffect("was a label on those events")),
+    variable(
+        "CELLOS_TRUST_PLANE_EVENTS",
+        NoEffect("only what was measured becomes an event"),
+    ),
+    variable(
+        "CELLOS_TRUST_KEYSET_ID",
+        NoEffect("was a label on those events"),
+    ),
+    variable(
+        "CELLOS_TRUST_RESOLVER_KID",
+        NoEffect("was a label on those events"),
+    ),
+    variable(
+        "CELLOS_TRUST_L7_KID",
+        NoEffect("was a label on those events"),
+    ),
     variable("CELLOS_RESOLVE_EGRESS_DNS", NoEffect(NO_EGRESS)),
     variable("CELLOS_DNS_AUTHORITY_*", NoEffect(NO_EGRESS)),
     variable("CELLOS_DNSSEC_TRUST_ANCHORS_PATH", NoEffect(NO_EGRESS)),
@@ -128,17 +272,32 @@ pub(crate) const VARIABLES: &[Variable] = &[
     variable("CELLOS_VAULT_*", NoEffect(NO_BROKER)),
     variable("CELLOS_CA_BUNDLE", NoEffect("nothing connects to a server")),
     // Exports.
-    variable("CELLOS_EXPORT_DIR", Used("folder that artifacts are stored in")),
-    variable("CELLOS_EXPORT_DIR__*", RefusedWhenSet("targets of a document are not supported yet")),
+    variable(
+        "CELLOS_EXPORT_DIR",
+        Used("folder that artifacts are stored in"),
+    ),
+    variable(
+        "CELLOS_EXPORT_DIR__*",
+        RefusedWhenSet("targets of a document are not supported yet"),
+    ),
     variable("CELLOS_EXPORT_HTTP_*", RefusedWhenSet(NO_EXPORT_TARGET)),
     variable("CELLOS_EXPORT_S3_*", RefusedWhenSet(NO_EXPORT_TARGET)),
-    variable("CELL_OS_REQUIRE_HTTP_EXPORT", RefusedWhenOn(NO_EXPORT_TARGET)),
+    variable(
+        "CELL_OS_REQUIRE_HTTP_EXPORT",
+        RefusedWhenOn(NO_EXPORT_TARGET),
+    ),
     variable("CELL_OS_REQUIRE_S3_EXPORT", RefusedWhenOn(NO_EXPORT_TARGET)),
     // Other backends.
     variable("CELLOS_FIRECRACKER_*", NoEffect(OTHER_BACKEND)),
     variable("CELLOS_GVISOR_*", NoEffect(OTHER_BACKEND)),
-    variable("CELLOS_HOST_TELEMETRY_SIGN_ALG", NoEffect("documents with telemetry are refused")),
-    variable("CELLOS_TELEMETRY_INOTIFY_PATH", NoEffect("documents with telemetry are refused")),
+    variable(
+        "CELLOS_HOST_TELEMETRY_SIGN_ALG",
+        NoEffect("documents with telemetry are refused"),
+    ),
+    variable(
+        "CELLOS_TELEMETRY_INOTIFY_PATH",
+        NoEffect("documents with telemetry are refused"),
+    ),
 ];
 
 /// Whether a name lies in the name space that is ours to know.
@@ -200,16 +359,25 @@ mod tests {
     #[test]
     fn exact_names_beat_families() {
         assert_eq!(find("CELLOS_EXPORT_DIR").unwrap().name, "CELLOS_EXPORT_DIR");
-        assert_eq!(find("CELLOS_EXPORT_DIR__OUT").unwrap().name, "CELLOS_EXPORT_DIR__*");
+        assert_eq!(
+            find("CELLOS_EXPORT_DIR__OUT").unwrap().name,
+            "CELLOS_EXPORT_DIR__*"
+        );
         assert_eq!(find("CELLOS_SNI_PROXY").unwrap().name, "CELLOS_SNI_PROXY");
-        assert_eq!(find("CELLOS_SECRET_API_KEY").unwrap().name, "CELLOS_SECRET_*");
+        assert_eq!(
+            find("CELLOS_SECRET_API_KEY").unwrap().name,
+            "CELLOS_SECRET_*"
+        );
         assert!(find("CELLOS_SECRET_").is_none());
         assert!(find("CELLOS_UNHEARD_OF").is_none());
     }
 
     #[test]
     fn misspellings_find_their_name() {
-        assert_eq!(nearest("CELLOS_RUN_TIMOUT_MS"), Some("CELLOS_RUN_TIMEOUT_MS"));
+        assert_eq!(
+            nearest("CELLOS_RUN_TIMOUT_MS"),
+            Some("CELLOS_RUN_TIMEOUT_MS")
+        );
         assert_eq!(nearest("CELLOS_SOMETHING_ELSE_ENTIRELY"), None);
     }
 

@@ -6,7 +6,9 @@ use std::path::Path;
 const BLESS: &str = "BLESS_DOCS";
 
 fn assert_true_to(name: &str, expected: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../docs")
+        .join(name);
     if std::env::var_os(BLESS).is_some() {
         std::fs::write(&path, expected).unwrap();
     }

@@ -19,7 +19,10 @@ fn success_is_0_and_everything_else_is_1() {
         let output = place.supervisor(&["cell.json"]).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{script}: {output:?}");
     }
-    assert_eq!(place.event_types().last().unwrap(), "cell.lifecycle.v1.destroyed");
+    assert_eq!(
+        place.event_types().last().unwrap(),
+        "cell.lifecycle.v1.destroyed"
+    );
 }
 
 #[test]
@@ -45,7 +48,10 @@ fn a_linked_document_is_refused() {
 fn validate_prints_the_summary_and_runs_nothing() {
     let place = Place::new();
     place.file("cell.json", r#"{"apiVersion":"cellos.io/v1","kind":"ExecutionCell","spec":{"id":"cell-1","run":{"argv":["touch","ran"]},"authority":{},"lifetime":{"ttlSeconds":20}}}"#);
-    let output = place.supervisor(&["--validate", "cell.json"]).output().unwrap();
+    let output = place
+        .supervisor(&["--validate", "cell.json"])
+        .output()
+        .unwrap();
     snapshot!("supervisor-validate", place, &output);
     assert!(!place.path().join("ran").exists());
 }
@@ -53,7 +59,10 @@ fn validate_prints_the_summary_and_runs_nothing() {
 #[test]
 fn unknown_fields_are_ignored_with_a_warning() {
     let place = Place::new();
-    place.file("cell.json", document(&place, "true", r#","annotations":{}"#));
+    place.file(
+        "cell.json",
+        document(&place, "true", r#","annotations":{}"#),
+    );
     let output = place.supervisor(&["cell.json"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -74,7 +83,11 @@ fn a_demanded_derivation_token_is_demanded_at_validation_too() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("authorityDerivation"));
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("authorityDerivation")
+    );
 }
 
 #[test]
@@ -98,7 +111,10 @@ fn a_policy_pack_rejects_with_an_event() {
 #[test]
 fn an_authorization_policy_rejects_with_an_event() {
     let place = Place::new();
-    place.file("cell.json", document(&place, "touch ran", r#","correlation":{"tenantId":"evil"}"#));
+    place.file(
+        "cell.json",
+        document(&place, "touch ran", r#","correlation":{"tenantId":"evil"}"#),
+    );
     place.file(
         "authz.json",
         r#"{"apiVersion":"cellos.io/v1","kind":"AuthorizationPolicy","spec":{"subjects":["acme"]}}"#,
@@ -148,7 +164,10 @@ fn signed_events_verify() {
         .supervisor(&["cell.json"])
         .env("CELLOS_EVENT_SIGNING", "ed25519")
         .env("CELLOS_EVENT_SIGNING_KID", "k1")
-        .env("CELLOS_EVENT_SIGNING_KEY_BASE64", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc")
+        .env(
+            "CELLOS_EVENT_SIGNING_KEY_BASE64",
+            "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc",
+        )
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -176,11 +195,19 @@ fn configurations_that_would_silently_guard_nothing_are_refused() {
         ("hardened", "CELLOS_DEPLOYMENT_PROFILE", "hardened"),
         ("unknown-variable", "CELLOS_RUN_TIMOUT_MS", "5"),
         ("unknown-backend", "CELLOS_CELL_BACKEND", "firecracker"),
-        ("not-a-switch", "CELLOS_REQUIRE_AUTHORITY_DERIVATION", "maybe"),
+        (
+            "not-a-switch",
+            "CELLOS_REQUIRE_AUTHORITY_DERIVATION",
+            "maybe",
+        ),
         ("custom-filter", "CELLOS_SECCOMP_BPF_PATH", "/etc/filter"),
         ("missing-pack", "CELLOS_POLICY_PACK_PATH", "missing.json"),
     ] {
-        let output = place.supervisor(&["cell.json"]).env(variable, value).output().unwrap();
+        let output = place
+            .supervisor(&["cell.json"])
+            .env(variable, value)
+            .output()
+            .unwrap();
         snapshot!(format!("supervisor-refuses-{name}"), place, &output);
     }
     let nats = place

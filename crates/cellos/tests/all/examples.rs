@@ -10,12 +10,19 @@ use cellos_testkit::require;
 use crate::program::Place;
 
 fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../examples")
+        .join(name)
 }
 
 fn run(place: &Place, name: &str) -> Output {
     let output = place
-        .cellos(&["run", "--export-dir", "out", example(name).to_str().unwrap()])
+        .cellos(&[
+            "run",
+            "--export-dir",
+            "out",
+            example(name).to_str().unwrap(),
+        ])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -25,9 +32,17 @@ fn run(place: &Place, name: &str) -> Output {
 #[test]
 fn every_example_is_a_valid_document() {
     let place = Place::new();
-    for name in ["hello.yaml", "limits.yaml", "build-export.yaml", "python-job/cell.yaml"] {
+    for name in [
+        "hello.yaml",
+        "limits.yaml",
+        "build-export.yaml",
+        "python-job/cell.yaml",
+    ] {
         let file = example(name);
-        let output = place.cellos(&["validate", file.to_str().unwrap()]).output().unwrap();
+        let output = place
+            .cellos(&["validate", file.to_str().unwrap()])
+            .output()
+            .unwrap();
         assert_eq!(output.status.code(), Some(0), "{output:?}");
     }
 }
@@ -55,7 +70,10 @@ fn the_python_job_reads_its_mount_and_writes_its_folder() {
     require!("cgroups");
     require!("python3");
     let output = run(&Place::new(), "python-job/cell.yaml");
-    assert_eq!(output.stdout, b"{\"ada\": \"42.50\", \"grace\": \"7.25\"}\n");
+    assert_eq!(
+        output.stdout,
+        b"{\"ada\": \"42.50\", \"grace\": \"7.25\"}\n"
+    );
 }
 
 #[test]
@@ -64,6 +82,10 @@ fn the_build_exports_its_archive() {
     let place = Place::new();
     run(&place, "build-export.yaml");
     let archive = place.path().join("out/build-export/greeting.tar.gz");
-    let list = std::process::Command::new("tar").arg("-tzf").arg(archive).output().unwrap();
+    let list = std::process::Command::new("tar")
+        .arg("-tzf")
+        .arg(archive)
+        .output()
+        .unwrap();
     assert_eq!(list.stdout, b"./\n./bin/\n./bin/greet\n");
 }

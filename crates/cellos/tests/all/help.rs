@@ -5,10 +5,27 @@ use crate::program::{Place, regex_escape, snapshot};
 #[test]
 fn every_command_has_a_help_text() {
     let place = Place::new();
-    for command in ["", "run", "validate", "doctor", "schema", "reap", "version", "completions", "man"] {
-        let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|it| !it.is_empty()).collect();
+    for command in [
+        "",
+        "run",
+        "validate",
+        "doctor",
+        "schema",
+        "reap",
+        "version",
+        "completions",
+        "man",
+    ] {
+        let arguments: Vec<&str> = [command, "--help"]
+            .into_iter()
+            .filter(|it| !it.is_empty())
+            .collect();
         let output = place.cellos(&arguments).output().unwrap();
-        let name = if command.is_empty() { "cellos" } else { command };
+        let name = if command.is_empty() {
+            "cellos"
+        } else {
+            command
+        };
         snapshot!(format!("help-{name}"), place, &output);
     }
 }
@@ -33,13 +50,21 @@ fn a_link_named_cellos_supervisor_is_the_drop_in() {
     let link = place.path().join("cellos-supervisor");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_cellos"), &link).unwrap();
     let output = std::process::Command::new(link).arg("-V").output().unwrap();
-    assert!(String::from_utf8(output.stdout).unwrap().starts_with("cellos-supervisor "));
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .starts_with("cellos-supervisor ")
+    );
 }
 
 #[test]
 fn versions_name_the_documents_and_backends() {
     let place = Place::new();
-    snapshot!("version", place, &place.cellos(&["version"]).output().unwrap());
+    snapshot!(
+        "version",
+        place,
+        &place.cellos(&["version"]).output().unwrap()
+    );
     let output = place.cellos(&["version", "--json"]).output().unwrap();
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["backends"], serde_json::json!(["linux", "stub"]));
@@ -48,7 +73,10 @@ fn versions_name_the_documents_and_backends() {
 #[test]
 fn the_schema_is_the_one_of_the_core() {
     let place = Place::new();
-    let output = place.cellos(&["schema", "execution-cell"]).output().unwrap();
+    let output = place
+        .cellos(&["schema", "execution-cell"])
+        .output()
+        .unwrap();
     let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(printed, cellos_core::schema::execution_cell());
 }
@@ -59,7 +87,12 @@ fn completions_know_the_flags_of_run() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = place.cellos(&["completions", shell]).output().unwrap();
         assert!(output.status.success());
-        assert!(String::from_utf8(output.stdout).unwrap().contains("show-evidence"), "{shell}");
+        assert!(
+            String::from_utf8(output.stdout)
+                .unwrap()
+                .contains("show-evidence"),
+            "{shell}"
+        );
     }
 }
 
@@ -68,7 +101,12 @@ fn there_is_a_manual_page_for_each_command() {
     let place = Place::new();
     let output = place.cellos(&["man", "pages"]).output().unwrap();
     assert!(output.status.success());
-    for page in ["cellos.1", "cellos-run.1", "cellos-validate.1", "cellos-doctor.1"] {
+    for page in [
+        "cellos.1",
+        "cellos-run.1",
+        "cellos-validate.1",
+        "cellos-doctor.1",
+    ] {
         assert!(place.path().join("pages").join(page).exists(), "{page}");
     }
 }

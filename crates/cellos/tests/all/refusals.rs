@@ -10,16 +10,42 @@ fn wrong_calls_of_run_are_explained() {
         ("nothing", &["run"][..]),
         ("unknown-flag", &["run", "--memroy", "1G", "--", "true"]),
         ("document-and-command", &["run", "cell.yaml", "--", "true"]),
-        ("document-and-flags", &["run", "--memory", "1G", "--ttl", "5s", "cell.yaml"]),
-        ("unknown-backend", &["run", "--backend", "firecracker", "--", "true"]),
+        (
+            "document-and-flags",
+            &["run", "--memory", "1G", "--ttl", "5s", "cell.yaml"],
+        ),
+        (
+            "unknown-backend",
+            &["run", "--backend", "firecracker", "--", "true"],
+        ),
         ("bad-size", &["run", "--memory", "256MB", "--", "true"]),
         ("bad-ttl", &["run", "--ttl", "500ms", "--", "true"]),
         ("bad-mount", &["run", "--mount", "here", "--", "true"]),
         ("bad-run-id", &["run", "--run-id", "../x", "--", "true"]),
-        ("variable-twice", &["run", "--env", "A=1", "--env", "A=2", "--", "true"]),
-        ("unwritable-events", &["run", "--backend", "stub", "--events", "/proc/no/file", "--", "true"]),
-        ("mount-above", &["run", "--mount", "a/../b:/data", "--", "true"]),
-        ("no-limits-with-stub", &["run", "--backend", "stub", "--memory", "64M", "--", "true"]),
+        (
+            "variable-twice",
+            &["run", "--env", "A=1", "--env", "A=2", "--", "true"],
+        ),
+        (
+            "unwritable-events",
+            &[
+                "run",
+                "--backend",
+                "stub",
+                "--events",
+                "/proc/no/file",
+                "--",
+                "true",
+            ],
+        ),
+        (
+            "mount-above",
+            &["run", "--mount", "a/../b:/data", "--", "true"],
+        ),
+        (
+            "no-limits-with-stub",
+            &["run", "--backend", "stub", "--memory", "64M", "--", "true"],
+        ),
     ] {
         let output = place.cellos(arguments).output().unwrap();
         snapshot!(format!("refused-{name}"), place, &output);
@@ -43,14 +69,24 @@ fn documents_that_cannot_be_read_are_named_for_what_they_are() {
             .success()
     );
     let files = [
-        "missing.yaml", "utf16.yaml", "mark.yaml", "latin1.yaml", "huge.yaml", "link.yaml",
-        "folder", "fifo", "/dev/zero",
+        "missing.yaml",
+        "utf16.yaml",
+        "mark.yaml",
+        "latin1.yaml",
+        "huge.yaml",
+        "link.yaml",
+        "folder",
+        "fifo",
+        "/dev/zero",
     ];
     for file in files {
         let output = place.cellos(&["run", file]).output().unwrap();
         assert_eq!(output.status.code(), Some(125), "{file}");
     }
-    let output = place.cellos(&[&["validate"], &files[..]].concat()).output().unwrap();
+    let output = place
+        .cellos(&[&["validate"], &files[..]].concat())
+        .output()
+        .unwrap();
     snapshot!("unreadable", place, &output);
 }
 

@@ -11,7 +11,13 @@ fn run(place: &Place, flags: &[&str], command: &[&str]) -> Output {
     let events = place.events();
     let folder = place.path().to_str().unwrap();
     let head = [
-        "run", "--backend", "stub", "--events", events.to_str().unwrap(), "--workdir", folder,
+        "run",
+        "--backend",
+        "stub",
+        "--events",
+        events.to_str().unwrap(),
+        "--workdir",
+        folder,
     ];
     place
         .cellos(&[&head, flags, &["--"], command].concat())
@@ -27,7 +33,10 @@ fn streams_and_exit_code_are_the_commands_own() {
     assert_eq!(output.stdout, b"out\n");
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.ends_with("err\n"), "{stderr}");
-    assert!(stderr.starts_with("cellos: warning: the stub backend isolates NOTHING"), "{stderr}");
+    assert!(
+        stderr.starts_with("cellos: warning: the stub backend isolates NOTHING"),
+        "{stderr}"
+    );
     assert_eq!(stderr.lines().count(), 2, "{stderr}");
 }
 
@@ -35,7 +44,15 @@ fn streams_and_exit_code_are_the_commands_own() {
 fn standard_input_reaches_the_command() {
     let place = Place::new();
     let folder = place.path().to_str().unwrap().to_owned();
-    let mut command = place.cellos(&["run", "--backend", "stub", "--workdir", &folder, "--", "cat"]);
+    let mut command = place.cellos(&[
+        "run",
+        "--backend",
+        "stub",
+        "--workdir",
+        &folder,
+        "--",
+        "cat",
+    ]);
     assert_eq!(with_input(&mut command, b"through").stdout, b"through");
 }
 
@@ -50,7 +67,12 @@ fn a_document_on_standard_input_leaves_the_command_none() {
     );
     let mut command = place.cellos(&["run", "--backend", "stub", "-"]);
     let output = with_input(&mut command, document.as_bytes());
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), "end\n", "{:?}", output.stderr);
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "end\n",
+        "{:?}",
+        output.stderr
+    );
 }
 
 #[test]
@@ -59,8 +81,18 @@ fn ends_that_are_not_the_commands_choice_have_codes_of_their_own() {
     place.file("plain", "no program");
     for (name, flags, command, code) in [
         ("signal", &[][..], &["sh", "-c", "kill -9 $$"][..], 137),
-        ("timeout", &["--timeout", "200ms", "--grace", "0s"], &["sleep", "30"], 124),
-        ("ttl", &["--ttl", "1s", "--grace", "0s"], &["sleep", "30"], 124),
+        (
+            "timeout",
+            &["--timeout", "200ms", "--grace", "0s"],
+            &["sleep", "30"],
+            124,
+        ),
+        (
+            "ttl",
+            &["--ttl", "1s", "--grace", "0s"],
+            &["sleep", "30"],
+            124,
+        ),
         ("not-found", &[], &["no-such-command"], 127),
         ("not-executable", &[], &["./plain"], 126),
     ] {
@@ -82,7 +114,11 @@ fn quiet_leaves_only_what_must_be_said() {
 #[test]
 fn the_record_is_the_last_line_of_standard_output() {
     let place = Place::new();
-    let output = run(&place, &["--json", "--run-id", "r1", "--id", "c1"], &["sh", "-c", "echo hi; exit 3"]);
+    let output = run(
+        &place,
+        &["--json", "--run-id", "r1", "--id", "c1"],
+        &["sh", "-c", "echo hi; exit 3"],
+    );
     let stdout = String::from_utf8(output.stdout).unwrap();
     let mut lines = stdout.lines();
     assert_eq!(lines.next(), Some("hi"));
@@ -112,7 +148,10 @@ fn a_run_that_never_began_has_a_record_too() {
     assert_eq!(output.status.code(), Some(126));
     let record: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(record["shellExitCode"], 126);
-    assert_eq!(record["problems"][0]["path"], "spec.run.limits.memoryMaxBytes");
+    assert_eq!(
+        record["problems"][0]["path"],
+        "spec.run.limits.memoryMaxBytes"
+    );
     assert_eq!(record["problems"][0]["code"], "backend-lacks-feature");
 }
 
@@ -121,7 +160,10 @@ fn events_begin_and_end_with_the_cell() {
     let place = Place::new();
     run(&place, &[], &["true"]);
     let types = place.event_types();
-    assert!(types.contains(&"cell.lifecycle.v1.started".to_owned()), "{types:?}");
+    assert!(
+        types.contains(&"cell.lifecycle.v1.started".to_owned()),
+        "{types:?}"
+    );
     assert_eq!(types.last().unwrap(), "cell.lifecycle.v1.destroyed");
 }
 
@@ -139,7 +181,17 @@ fn without_a_file_the_log_is_in_the_state_folder() {
     let place = Place::new();
     let folder = place.path().to_str().unwrap();
     let output = place
-        .cellos(&["run", "--backend", "stub", "--run-id", "r7", "--workdir", folder, "--", "true"])
+        .cellos(&[
+            "run",
+            "--backend",
+            "stub",
+            "--run-id",
+            "r7",
+            "--workdir",
+            folder,
+            "--",
+            "true",
+        ])
         .output()
         .unwrap();
     assert!(output.status.success());
@@ -152,7 +204,13 @@ fn the_evidence_and_the_timings_go_to_standard_error() {
     let output = run(&place, &["--show-evidence", "--timings"], &["true"]);
     assert!(output.stdout.is_empty());
     let stderr = String::from_utf8(output.stderr).unwrap();
-    for part in ["isolation     not measured", "end           exited with 0", "event log", "create", "µs"] {
+    for part in [
+        "isolation     not measured",
+        "end           exited with 0",
+        "event log",
+        "create",
+        "µs",
+    ] {
         assert!(stderr.contains(part), "{part}: {stderr}");
     }
 }
@@ -161,22 +219,48 @@ fn the_evidence_and_the_timings_go_to_standard_error() {
 fn a_printed_document_is_not_run_and_can_be_run() {
     let place = Place::new();
     let flags = [
-        "run", "--print-document", "--id", "shown", "--ttl", "30s", "--memory", "256M", "--cpus",
-        "0.5", "--pids", "64", "--timeout", "10s", "--mount", ".:/work:rw", "--env", "K=V",
-        "--user", "1000:1000", "--", "touch", "ran",
+        "run",
+        "--print-document",
+        "--id",
+        "shown",
+        "--ttl",
+        "30s",
+        "--memory",
+        "256M",
+        "--cpus",
+        "0.5",
+        "--pids",
+        "64",
+        "--timeout",
+        "10s",
+        "--mount",
+        ".:/work:rw",
+        "--env",
+        "K=V",
+        "--user",
+        "1000:1000",
+        "--",
+        "touch",
+        "ran",
     ];
     let output = place.cellos(&flags).output().unwrap();
     assert!(!place.path().join("ran").exists());
     snapshot!("print-document", place, &output);
     let file = place.file("shown.yaml", &output.stdout);
-    let check = place.cellos(&["validate", file.to_str().unwrap()]).output().unwrap();
+    let check = place
+        .cellos(&["validate", file.to_str().unwrap()])
+        .output()
+        .unwrap();
     assert_eq!(check.status.code(), Some(0), "{check:?}");
     let again = place
         .cellos(&["run", "--print-document=json", file.to_str().unwrap()])
         .output()
         .unwrap();
     let json: Value = serde_json::from_slice(&again.stdout).unwrap();
-    assert_eq!(json["spec"]["run"]["argv"], serde_json::json!(["touch", "ran"]));
+    assert_eq!(
+        json["spec"]["run"]["argv"],
+        serde_json::json!(["touch", "ran"])
+    );
 }
 
 #[test]
@@ -186,8 +270,17 @@ fn a_signal_to_cellos_ends_the_cell_and_completes_its_log() {
     let folder = place.path().to_str().unwrap();
     let mut child = place
         .cellos(&[
-            "run", "--backend", "stub", "--events", events.to_str().unwrap(), "--workdir", folder,
-            "--", "sh", "-c", "echo up; exec sleep 60",
+            "run",
+            "--backend",
+            "stub",
+            "--events",
+            events.to_str().unwrap(),
+            "--workdir",
+            folder,
+            "--",
+            "sh",
+            "-c",
+            "echo up; exec sleep 60",
         ])
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
@@ -199,7 +292,10 @@ fn a_signal_to_cellos_ends_the_cell_and_completes_its_log() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(143));
-    assert_eq!(place.event_types().last().unwrap(), "cell.lifecycle.v1.destroyed");
+    assert_eq!(
+        place.event_types().last().unwrap(),
+        "cell.lifecycle.v1.destroyed"
+    );
 }
 
 #[test]
@@ -209,8 +305,19 @@ fn reap_finishes_a_killed_run() {
     let folder = place.path().to_str().unwrap();
     let mut child = place
         .cellos(&[
-            "run", "--backend", "stub", "--run-id", "killed", "--events", events.to_str().unwrap(),
-            "--workdir", folder, "--", "sh", "-c", "echo up; exec sleep 60",
+            "run",
+            "--backend",
+            "stub",
+            "--run-id",
+            "killed",
+            "--events",
+            events.to_str().unwrap(),
+            "--workdir",
+            folder,
+            "--",
+            "sh",
+            "-c",
+            "echo up; exec sleep 60",
         ])
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::null())
@@ -224,7 +331,10 @@ fn reap_finishes_a_killed_run() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["reaped"][0]["runId"], "killed", "{report}");
     assert_eq!(report["reaped"][0]["finalEvent"], "written");
-    assert_eq!(place.event_types().last().unwrap(), "cell.lifecycle.v1.destroyed");
+    assert_eq!(
+        place.event_types().last().unwrap(),
+        "cell.lifecycle.v1.destroyed"
+    );
     let again = place.cellos(&["reap"]).output().unwrap();
     assert_eq!(again.stdout, b"0 finished, 0 alive, 0 not finished\n");
 }

@@ -41,17 +41,26 @@ fn all_problems_of_all_documents_are_shown_where_they_stand() {
 fn findings_as_json_carry_codes_and_places() {
     let place = Place::new();
     place.file("bad.yaml", BAD);
-    let output = place.cellos(&["validate", "--json", "bad.yaml"]).output().unwrap();
+    let output = place
+        .cellos(&["validate", "--json", "bad.yaml"])
+        .output()
+        .unwrap();
     snapshot!("validate-json", place, &output);
 }
 
 #[test]
 fn a_named_backend_has_to_enforce_what_is_asked() {
     let place = Place::new();
-    place.file("limits.yaml", GOOD.replace("argv:", "limits: {pidsMax: 5}, argv:"));
+    place.file(
+        "limits.yaml",
+        GOOD.replace("argv:", "limits: {pidsMax: 5}, argv:"),
+    );
     let alone = place.cellos(&["validate", "limits.yaml"]).output().unwrap();
     assert_eq!(alone.status.code(), Some(0));
-    let stub = place.cellos(&["validate", "--backend", "stub", "limits.yaml"]).output().unwrap();
+    let stub = place
+        .cellos(&["validate", "--backend", "stub", "limits.yaml"])
+        .output()
+        .unwrap();
     assert_eq!(stub.status.code(), Some(126));
     let text = String::from_utf8(stub.stderr).unwrap();
     assert!(text.contains("spec.run.limits.pidsMax"), "{text}");
@@ -67,7 +76,10 @@ fn the_worst_verdict_decides_the_exit_code() {
         (&["good.yaml", "bad.yaml"], 126),
         (&["bad.yaml", "missing.yaml", "good.yaml"], 125),
     ] {
-        let output = place.cellos(&[&["validate", "-q"], files].concat()).output().unwrap();
+        let output = place
+            .cellos(&[&["validate", "-q"], files].concat())
+            .output()
+            .unwrap();
         assert_eq!(output.status.code(), Some(code), "{files:?}");
         assert!(output.stdout.is_empty());
     }

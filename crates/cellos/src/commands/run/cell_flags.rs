@@ -289,7 +289,9 @@ mod tests {
 
     #[test]
     fn a_cell_without_flags_has_no_authority_no_limits_and_a_hard_end() {
-        let document = CellFlags::default().document(&words(&["true"]), fresh).unwrap();
+        let document = CellFlags::default()
+            .document(&words(&["true"]), fresh)
+            .unwrap();
         assert_eq!(document.spec.authority, AuthorityBundle::default());
         assert_eq!(document.spec.run.unwrap().limits, None);
         assert_eq!(document.spec.lifetime.ttl_seconds, DEFAULT_TTL_SECONDS);
@@ -297,9 +299,16 @@ mod tests {
 
     #[test]
     fn mounts_are_read_only_unless_said_otherwise() {
-        let parse = |text| MountFlag::parse(text).map(|mount| (mount.source, mount.target, mount.access));
-        assert_eq!(parse(".:/work:rw"), Ok((".".into(), "/work".into(), MountAccess::Rw)));
-        assert_eq!(parse("a:b:/c:ro"), Ok(("a:b".into(), "/c".into(), MountAccess::Ro)));
+        let parse =
+            |text| MountFlag::parse(text).map(|mount| (mount.source, mount.target, mount.access));
+        assert_eq!(
+            parse(".:/work:rw"),
+            Ok((".".into(), "/work".into(), MountAccess::Rw))
+        );
+        assert_eq!(
+            parse("a:b:/c:ro"),
+            Ok(("a:b".into(), "/c".into(), MountAccess::Ro))
+        );
         for bad in ["", "/a", "/a:b", ":/b", "/a:/b:rx", "/a:rw"] {
             assert_eq!(parse(bad), Err(UnitError::Mount), "{bad}");
         }
@@ -315,7 +324,11 @@ mod tests {
             ("../../../../..", "/"),
             ("link/../x", "/home/me/project/link/../x"),
         ] {
-            assert_eq!(beneath(here, Path::new(path)), Path::new(expected), "{path}");
+            assert_eq!(
+                beneath(here, Path::new(path)),
+                Path::new(expected),
+                "{path}"
+            );
         }
     }
 

@@ -10,7 +10,10 @@ use crate::say::{GOOD, STRONG, WARNING};
 /// The table, with colour; every line ends in a newline.
 pub(super) fn table(outcome: &RunOutcome, log: &Path) -> String {
     let mut table = Table::default();
-    table.row("cell", &format!("{}  (run {})", outcome.cell_id, outcome.run_id));
+    table.row(
+        "cell",
+        &format!("{}  (run {})", outcome.cell_id, outcome.run_id),
+    );
     match &outcome.posture {
         Some(posture) => isolation(&mut table, posture),
         None => table.bad("isolation", "not measured"),
@@ -199,6 +202,9 @@ mod tests {
         assert!(text.contains("own pid"), "{text}");
         assert!(text.contains("the host's net"), "{text}");
         assert!(text.contains("CapEff 000001ffffffffff\n"), "{text}");
-        assert!(text.contains("Seccomp 0 (off), NoNewPrivs 0, Landlock off"), "{text}");
+        assert!(
+            text.contains("Seccomp 0 (off), NoNewPrivs 0, Landlock off"),
+            "{text}"
+        );
     }
 }

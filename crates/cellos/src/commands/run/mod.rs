@@ -49,9 +49,6 @@ pub(crate) struct RunArgs {
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 
-    #[command(flatten)]
-    cell: CellFlags,
-
     /// How cells are made on this host: linux, or stub, which isolates nothing
     #[arg(long, value_name = "NAME", default_value = compose::DEFAULT_BACKEND)]
     backend: String,
@@ -89,6 +86,10 @@ pub(crate) struct RunArgs {
     /// Log what cellos does; twice for more
     #[arg(long, short, action = clap::ArgAction::Count)]
     verbose: u8,
+
+    // Last, because its heading is that of everything after it.
+    #[command(flatten)]
+    cell: CellFlags,
 }
 
 /// Why a call makes no sense.
@@ -100,7 +101,9 @@ enum CallError {
     DocumentAndCommand,
     #[error("{} describe a cell, and so does the document", flags.join(", "))]
     DocumentAndFlags { flags: Vec<&'static str> },
-    #[error("--run-id {run_id:?} is not 1 to 128 of A-Z a-z 0-9 . _ - with a letter or digit first")]
+    #[error(
+        "--run-id {run_id:?} is not 1 to 128 of A-Z a-z 0-9 . _ - with a letter or digit first"
+    )]
     RunId { run_id: String },
     #[error("the async runtime cannot be started")]
     Runtime(#[source] io::Error),
@@ -126,7 +129,9 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
     let record = args.record_target();
     let run_id = match &args.run_id {
         Some(run_id) if !cellos_core::admission::is_portable_id(run_id) => {
-            return Err(Failure::call(CallError::RunId { run_id: run_id.clone() }));
+            return Err(Failure::call(CallError::RunId {
+                run_id: run_id.clone(),
+            }));
         }
         Some(run_id) => run_id.clone(),
         None => compose::fresh_run_id(),
@@ -182,7 +187,12 @@ fn run_with_id(
             derivation: None,
             events_file: Some(events_file.clone()),
         };
-        let ports = RunPorts { backend, events, exports, state };
+        let ports = RunPorts {
+            backend,
+            events,
+            exports,
+            state,
+        };
         supervise(ports, request).await
     })??;
 
@@ -262,10 +272,7 @@ fn streams(stdin: Stdin) -> Result<Streams, Failure> {
 }
 
 /// Runs one cell to its end; signals to this process stop it.
-pub(crate) async fn supervise(
-    ports: RunPorts,
-    request: RunRequest,
-) -> Result<RunOutcome, Failure> {
+pub(crate) async fn supervise(ports: RunPorts, request: RunRequest) -> Result<RunOutcome, Failure> {
     let stop = crate::signals::stop_requests()
         .map_err(|error| Failure::call(CallError::Signals(error)))?;
     Ok(ports.supervisor().run(request, stop).await)

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cellos_core::ExecutionCellDocument;
+use cellos_core::{ExecutionCellDocument, document::SecretDeliveryMode};
 use cellos_supervisor::{RESULT_FORMAT_VERSION, RunError, RunOutcome};
 use serde_json::{Value, json};
 
@@ -82,6 +82,9 @@ pub(super) fn exit(outcome: &RunOutcome) -> Exit {
 pub(super) fn say_how_it_ended(outcome: &RunOutcome) {
     match &outcome.first_error {
         None | Some(RunError::Exited { .. }) => {}
+        // Without the prefix that the published events put before it: nothing failed to spawn.
+        Some(RunError::Deadline(deadline)) => say::error(&deadline.to_string()),
+        Some(RunError::Release(refusal)) => say::error(&refusal.to_string()),
         Some(error) => say::error(&error.to_string()),
     }
     for error in &outcome.later_errors {
@@ -94,7 +97,11 @@ pub(super) fn say_timings(outcome: &RunOutcome) {
     let mut total = 0;
     for timing in &outcome.timings {
         total += timing.micros;
-        say::note(&format!("{:8} {:>9} µs", timing.phase.to_string(), timing.micros));
+        say::note(&format!(
+            "{:8} {:>9} µs",
+            timing.phase.to_string(),
+            timing.micros
+        ));
     }
     say::note(&format!("{:8} {total:>9} µs", "total"));
 }
@@ -113,12 +120,23 @@ pub(super) fn print_document(
 ) -> Result<(), Failure> {
     let mut value = serde_json::to_value(document).map_err(Failure::program)?;
     drop_unset(&mut value);
+    drop_default_delivery(&mut value);
     let text = match format {
         DocumentFormat::Yaml => serde_saphyr::to_string(&value).map_err(Failure::program)?,
         DocumentFormat::Json => serde_json::to_string_pretty(&value).map_err(Failure::program)?,
     };
     writeln!(io::stdout().lock(), "{}", text.trim_end())?;
     Ok(())
+}
+
+/// Unlike the others this field is written when it is unset, which says nothing to a person.
+fn drop_default_delivery(document: &mut Value) {
+    let default = serde_json::to_value(SecretDeliveryMode::default()).ok();
+    if let Some(Value::Object(run)) = document.pointer_mut("/spec/run")
+        && run.get("secretDelivery") == default.as_ref()
+    {
+        run.remove("secretDelivery");
+    }
 }
 
 fn drop_unset(value: &mut Value) {
