@@ -9,8 +9,9 @@ use cellos_supervisor::{
 
 use crate::{compose::EveryCleaner, exit::Exit, failure::Failure, say, state_dir};
 
-/// Finds runs whose cellos was killed, removes what is left of their cells, and writes the final
-/// event that their logs lack. Runs that are alive are left alone; running it twice is harmless.
+/// Finishes runs that were killed: removes what is left of their cells, completes their logs.
+///
+/// What is completed is the final event, where it is missing. Runs that are alive are left alone; running it twice is harmless.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReapArgs {
     /// State folder [default: /var/lib/cellos for root, $XDG_STATE_HOME/cellos for others]

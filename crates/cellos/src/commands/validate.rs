@@ -20,10 +20,9 @@ use crate::{
     say::GOOD,
 };
 
-/// Says whether documents would be admitted, and everything that is wrong with those that would
-/// not. Nothing is run.
+/// Says whether documents would be admitted, and everything that is wrong with them.
 ///
-/// Ends in 0 when all would be admitted, 126 when one is refused, 125 when one cannot be read.
+/// Nothing is run. Ends in 0 when all would be admitted, 126 when one is refused, 125 when one cannot be read.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ValidateArgs {
     /// Documents, YAML or JSON; - is standard input

@@ -1,4 +1,4 @@
-//! Every example runs, isolated, and does what it says.
+//! Every example runs, isolated, and does what it says; and what only real cells show.
 
 use std::{
     path::{Path, PathBuf},
@@ -88,4 +88,53 @@ fn the_build_exports_its_archive() {
         .output()
         .unwrap();
     assert_eq!(list.stdout, b"./\n./bin/\n./bin/greet\n");
+}
+
+#[test]
+fn a_mount_that_this_host_lacks_is_a_refusal() {
+    require!("userns");
+    let place = Place::new();
+    let output = place
+        .cellos(&["run", "--json", "--mount", "missing:/data", "--", "true"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(126), "{output:?}");
+    let record: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(record["shellExitCode"], 126);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.starts_with("cellos: error: spec.authority.filesystem.mounts[0].source: "),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn the_evidence_is_what_the_kernel_says_of_the_workload() {
+    require!("userns");
+    let place = Place::new();
+    let output = place
+        .cellos(&["run", "--show-evidence", "--", "true"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    for part in [
+        "namespaces    own cgroup ipc mnt net pid user uts",
+        "CapEff 0000000000000000 (none)",
+        "Seccomp 2 (filter",
+        "NoNewPrivs 1",
+        "residue       none",
+    ] {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+}
+
+#[test]
+fn doctor_agrees_that_cells_can_run() {
+    require!("userns");
+    let place = Place::new();
+    let output = place.cellos(&["doctor", "--json"]).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["verdict"], "works", "{report}");
+    assert_eq!(output.status.code(), Some(0));
+    assert!(report["checks"].as_array().unwrap().len() > 15);
 }

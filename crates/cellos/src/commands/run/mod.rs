@@ -27,7 +27,7 @@ use crate::{
     say, state_dir,
 };
 
-/// Runs a command in a cell, and ends in its exit code.
+/// Runs a command in a cell, and ends in its exit code
 ///
 /// The cell is described by a document, or by flags and a command after `--`:
 ///

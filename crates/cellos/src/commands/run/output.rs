@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cellos_core::{ExecutionCellDocument, document::SecretDeliveryMode};
+use cellos_core::{CellosError, ExecutionCellDocument, document::SecretDeliveryMode};
 use cellos_supervisor::{RESULT_FORMAT_VERSION, RunError, RunOutcome};
 use serde_json::{Value, json};
 
@@ -56,6 +56,7 @@ pub(super) fn record(outcome: &RunOutcome, events: &Path) -> Result<Value, Failu
     let mut record = serde_json::to_value(outcome.record()).map_err(Failure::program)?;
     if let Value::Object(fields) = &mut record {
         fields.insert("eventsFile".into(), json!(events.to_string_lossy()));
+        fields.insert("shellExitCode".into(), json!(exit(outcome).code()));
     }
     Ok(record)
 }
@@ -75,7 +76,13 @@ pub(super) fn failure_record(run_id: &str, failure: &Failure) -> Value {
 
 /// The exit code of a run.
 pub(super) fn exit(outcome: &RunOutcome) -> Exit {
-    Exit::from_shell_code(outcome.shell_exit_code())
+    match &outcome.first_error {
+        // The document asks for what this host does not have, which only building the cell found.
+        Some(RunError::Create(CellosError::InvalidSpec(_) | CellosError::ArgvTooLarge { .. })) => {
+            Exit::Refused
+        }
+        _ => Exit::from_shell_code(outcome.shell_exit_code()),
+    }
 }
 
 /// Says how a run ended, unless the command simply returned a code: that is its caller's business.
@@ -85,6 +92,7 @@ pub(super) fn say_how_it_ended(outcome: &RunOutcome) {
         // Without the prefix that the published events put before it: nothing failed to spawn.
         Some(RunError::Deadline(deadline)) => say::error(&deadline.to_string()),
         Some(RunError::Release(refusal)) => say::error(&refusal.to_string()),
+        Some(RunError::Create(CellosError::InvalidSpec(problem))) => say::error(problem),
         Some(error) => say::error(&error.to_string()),
     }
     for error in &outcome.later_errors {
