@@ -15,6 +15,8 @@ pub(crate) enum Blame {
     Call,
     /// A mistake in CellOS: 125, and a request to report it.
     Program,
+    /// Whoever read our output has gone away, as `head` does: nothing to say, and no failure.
+    Reader,
 }
 
 /// A command that did not do what it was asked.
@@ -84,6 +86,7 @@ impl Failure {
         match self.blame {
             Blame::Document => Exit::Refused,
             Blame::Call | Blame::Program => Exit::Failure,
+            Blame::Reader => Exit::Success,
         }
     }
 
@@ -101,6 +104,9 @@ impl Failure {
 
     /// Writes it to standard error.
     pub(crate) fn report(&self) {
+        if self.blame == Blame::Reader {
+            return;
+        }
         if let Some(refusal) = &self.refusal {
             return refusal.report();
         }
@@ -117,7 +123,11 @@ impl Failure {
 /// Standard output could not be written. A reader that went away is no failure.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Self::call(OutputError(error))
+        let blame = match error.kind() {
+            io::ErrorKind::BrokenPipe => Blame::Reader,
+            _ => Blame::Call,
+        };
+        Self::new(blame, &OutputError(error))
     }
 }
 

@@ -2,8 +2,10 @@
 //! lives in namespaces that end with its processes.
 
 use cellos_core::CellosError;
-use cellos_host_linux::cgroup;
+use cellos_host_linux::cgroup::{self, CgroupHost};
 use cellos_supervisor::state::{LeftoverCleaner, RunRecord};
+
+use crate::compose::BackendOptions;
 
 /// Removes the control groups of a dead run.
 #[derive(Debug, Clone, Copy)]
@@ -11,7 +13,16 @@ pub(crate) struct LinuxLeftovers;
 
 impl LeftoverCleaner for LinuxLeftovers {
     fn clean(&self, record: &RunRecord) -> Result<Vec<String>, CellosError> {
-        let report = cgroup::remove_stale(&record.cgroup_path);
+        // A cell has one group in each hierarchy, the record names one of them. The others are
+        // found by who made them.
+        let host = CgroupHost::detect(BackendOptions::from_environment().cgroup_parent.as_deref());
+        let mut stale = host
+            .find_stale()
+            .map_err(|error| CellosError::Host(error.to_string()))?;
+        stale.extend(record.cgroup_path.clone());
+        stale.sort();
+        stale.dedup();
+        let report = cgroup::remove_stale(&stale);
         if let Some((path, error)) = report.left.first() {
             return Err(CellosError::Host(format!(
                 "control group {} cannot be removed: {error}",

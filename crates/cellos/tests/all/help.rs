@@ -119,3 +119,19 @@ fn nothing_is_coloured_off_a_terminal() {
     let output = place.cellos(&["run"]).output().unwrap();
     assert!(!output.stderr.contains(&0x1b));
 }
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    use std::process::Stdio;
+    let place = Place::new();
+    let mut child = place
+        .cellos(&["schema"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stderr.is_empty());
+}
