@@ -233,3 +233,73 @@ fn wrong_calls_are_explained() {
         snapshot!(format!("supervisor-call-{name}"), place, &output);
     }
 }
+
+/// A file of the published examples.
+fn published(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../cellos-core/tests/vectors-authority")
+        .join(name)
+}
+
+#[test]
+fn an_authority_beyond_the_ceiling_is_refused() {
+    let place = Place::new();
+    let networked = document(&place, "touch ran", "").replace(
+        r#""authority":{}"#,
+        r#""authority":{"egressRules":[{"host":"example.com","port":443}]}"#,
+    );
+    place.file("cell.json", networked);
+    let output = place
+        .supervisor(&["cell.json"])
+        .env(
+            "CELLOS_AUTHORITY_CEILING_PATH",
+            published("ex7-signed-ceiling-envelope.json"),
+        )
+        .env(
+            "CELLOS_TRUST_VERIFY_KEYS_PATH",
+            published("trust-verify-keys.json"),
+        )
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("authority_exceeds_ceiling"), "{stderr}");
+    assert!(!place.path().join("ran").exists());
+}
+
+#[test]
+fn the_hardened_default_runs_isolated_within_its_ceiling() {
+    cellos_testkit::require!("userns");
+    let place = Place::new();
+    place.file(
+        "cell.json",
+        r#"{"apiVersion":"cellos.io/v1","kind":"ExecutionCell","spec":{"id":"cell-1","run":{"argv":["/bin/sh","-c","ls /home | wc -l"]},"authority":{},"lifetime":{"ttlSeconds":20}}}"#,
+    );
+    let run = |anchor: &str| {
+        let anchor = place.file("anchor", anchor);
+        place
+            .supervisor(&["cell.json"])
+            .env_remove("CELLOS_DEPLOYMENT_PROFILE")
+            .env_remove("CELLOS_CELL_BACKEND")
+            .env(
+                "CELLOS_AUTHORITY_CEILING_PATH",
+                published("ex7-signed-ceiling-envelope.json"),
+            )
+            .env(
+                "CELLOS_TRUST_VERIFY_KEYS_PATH",
+                published("trust-verify-keys.json"),
+            )
+            .env("CELLOS_AUTHORITY_CEILING_ANCHOR_PATH", anchor)
+            .output()
+            .unwrap()
+    };
+    let output = run("");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(output.stdout, b"0\n");
+    let kept = std::fs::read_to_string(place.path().join("anchor")).unwrap();
+    assert_eq!(kept.trim(), "3");
+    let stale = run("4");
+    assert_eq!(stale.status.code(), Some(1));
+    let stderr = String::from_utf8(stale.stderr).unwrap();
+    assert!(stderr.contains("ceiling_epoch_stale"), "{stderr}");
+}
