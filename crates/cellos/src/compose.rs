@@ -13,9 +13,9 @@ use cellos_core::{
     ports::{CellBackend, EventSink, ExportSink, NoopExportSink},
 };
 use cellos_exports::LocalFolder;
-use cellos_host_linux::{Launcher, LauncherOptions, LinuxBackend};
+use cellos_host_linux::{Launcher, LauncherOptions, LinuxBackend, Warm};
 use cellos_host_stub::StubCellBackend;
-use cellos_sinks::{JsonlConfig, JsonlSink, Redaction, Transformed};
+use cellos_sinks::{Durability, JsonlConfig, JsonlSink, Redaction, Transformed};
 use cellos_supervisor::{
     HostRunner, Supervisor,
     state::{LeftoverCleaner, NoLeftovers, RunRecord, StateFolder},
@@ -85,7 +85,11 @@ fn describe_linux(options: &BackendOptions) -> BackendDescriptor {
 }
 
 fn linux(options: &BackendOptions) -> Result<Prepared, CellosError> {
-    let options = launcher_options(options);
+    // This process runs one cell: it is begun at once, while the document is still being read.
+    let options = LauncherOptions {
+        warm: Warm::Once,
+        ..launcher_options(options)
+    };
     let launcher =
         Launcher::fork(options.clone()).map_err(|error| CellosError::Host(error.to_string()))?;
     Ok(Box::new(move || {
@@ -136,11 +140,15 @@ struct EventsUnwritable(#[source] cellos_sinks::OpenError);
 /// Where events go: a JSON Lines file, behind redaction and then signing.
 pub(crate) fn event_sink(
     file: &Path,
+    durability: Durability,
     redact: Option<&str>,
     signing: Option<EventSigning>,
 ) -> Result<Arc<dyn EventSink>, Failure> {
-    let sink = JsonlSink::open(JsonlConfig::new(file))
-        .map_err(|error| Failure::call(EventsUnwritable(error)))?;
+    let config = JsonlConfig {
+        durability,
+        ..JsonlConfig::new(file)
+    };
+    let sink = JsonlSink::open(config).map_err(|error| Failure::call(EventsUnwritable(error)))?;
     let mut sink: Arc<dyn EventSink> = Arc::new(sink);
     // The outermost comes first: what is signed is what is written.
     if let Some(signing) = signing {

@@ -2,14 +2,17 @@
 
 use std::path::PathBuf;
 
-/// When an event survives a crash of the machine. A crash of the program alone loses nothing
-/// either way: the kernel has the bytes when `emit` returns.
+/// What an event survives, and from when on. The death of any process loses nothing in either
+/// case: the kernel has the bytes when `emit` returns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// When `flush` has returned, which the lifecycle calls at its end.
+    /// The death of every process, when `emit` has returned. Costs no disk flush.
     #[default]
-    Flush,
-    /// When `emit` has returned. Costs one disk flush per event.
+    Process,
+    /// A crash of the machine, when `flush` has returned, which the lifecycle calls before a
+    /// workload starts and at its end. Costs two disk flushes per cell.
+    Machine,
+    /// A crash of the machine, when `emit` has returned. Costs one disk flush per event.
     EachEvent,
 }
 
@@ -18,7 +21,7 @@ pub enum Durability {
 pub struct JsonlConfig {
     /// The file. Made with mode 0600 if it does not exist; its folder has to exist.
     pub path: PathBuf,
-    /// When an event survives a crash of the machine.
+    /// What an event survives.
     pub durability: Durability,
 }
 

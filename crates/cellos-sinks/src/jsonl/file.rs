@@ -132,7 +132,8 @@ impl LogFile {
         Ok(())
     }
 
-    fn check_lost(&self) -> Result<(), WriteError> {
+    /// Refuses once a flush has failed: what it was about may be lost.
+    pub(super) fn check_lost(&self) -> Result<(), WriteError> {
         match self.lost.load(Ordering::Relaxed) {
             true => Err(WriteError::Lost {
                 path: self.path.clone(),

@@ -109,7 +109,10 @@ impl EventSink for JsonlSink {
     }
 
     async fn flush(&self) -> Result<(), CellosError> {
-        Ok(self.sync().await?)
+        match self.durability {
+            Durability::Process => Ok(self.file.check_lost()?),
+            Durability::Machine | Durability::EachEvent => Ok(self.sync().await?),
+        }
     }
 }
 

@@ -202,7 +202,11 @@ async fn a_file_that_stays_locked_is_an_error_and_not_a_hang() {
 #[tokio::test]
 async fn an_event_is_on_the_disk_when_the_durability_says_so() {
     let folder = folder();
-    for (durability, after_emit) in [(Durability::Flush, false), (Durability::EachEvent, true)] {
+    for (durability, after_emit, after_flush) in [
+        (Durability::Process, false, false),
+        (Durability::Machine, false, true),
+        (Durability::EachEvent, true, true),
+    ] {
         let path = folder.path().join(format!("{durability:?}.jsonl"));
         let sink = JsonlSink::open(JsonlConfig {
             durability,
@@ -213,7 +217,7 @@ async fn an_event_is_on_the_disk_when_the_durability_says_so() {
         sink.emit(&event("a")).await.unwrap();
         assert_eq!(flushed(), after_emit, "{durability:?}");
         sink.flush().await.unwrap();
-        assert!(flushed(), "{durability:?}");
+        assert_eq!(flushed(), after_flush, "{durability:?}");
         assert_eq!(EventLog::read(&path).types(), ["a"]);
     }
 }

@@ -18,6 +18,7 @@ use cellos_core::{
     signing::{HmacKey, SoftwareSigner},
     source::{Format, UnknownFields},
 };
+use cellos_sinks::Durability;
 use cellos_supervisor::RunRequest;
 
 use self::{
@@ -189,7 +190,12 @@ fn run(document: &OsStr) -> Result<Success, Failure> {
         None => state_dir::events_file(&state, &run_id)?,
     };
     let signing = config.signing.as_ref().map(signing).transpose()?;
-    let events = compose::event_sink(&events_file, config.redact.as_deref(), signing)?;
+    let events = compose::event_sink(
+        &events_file,
+        Durability::default(),
+        config.redact.as_deref(),
+        signing,
+    )?;
 
     let gates = Gates::load(&config).map_err(Failure::call)?;
     let passed = match gates.admit(admitted.document()) {

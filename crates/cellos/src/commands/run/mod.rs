@@ -12,6 +12,7 @@ use std::{
 };
 
 use cellos_core::{ports::workload::Streams, source::UnknownFields};
+use cellos_sinks::Durability;
 use cellos_supervisor::{RunOutcome, RunRequest};
 
 use self::{
@@ -55,6 +56,10 @@ pub(crate) struct RunArgs {
     /// Append the events of the run to this file [default: a file in the state folder]
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
+    /// What the events survive: the death of every process, or also a crash of the machine,
+    /// which waits for the disk twice
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Survives::Process)]
+    durability: Survives,
     /// Blank these fields in the events: names with commas between, or `defaults`
     #[arg(long, value_name = "LIST")]
     redact: Option<String>,
@@ -90,6 +95,24 @@ pub(crate) struct RunArgs {
     // Last, because its heading is that of everything after it.
     #[command(flatten)]
     cell: CellFlags,
+}
+
+/// What the events of a run survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Survives {
+    /// The death of every process
+    Process,
+    /// A crash of the machine
+    Machine,
+}
+
+impl From<Survives> for Durability {
+    fn from(survives: Survives) -> Self {
+        match survives {
+            Survives::Process => Self::Process,
+            Survives::Machine => Self::Machine,
+        }
+    }
 }
 
 /// Why a call makes no sense.
@@ -167,7 +190,12 @@ fn run_with_id(
         Some(file) => file.clone(),
         None => state_dir::events_file(&state, run_id)?,
     };
-    let events = compose::event_sink(&events_file, args.redact.as_deref(), None)?;
+    let events = compose::event_sink(
+        &events_file,
+        args.durability.into(),
+        args.redact.as_deref(),
+        None,
+    )?;
     let outcome = block_on(async {
         let backend = backend.start()?;
         let descriptor = compose::with_exports(backend.descriptor(), args.export_dir.as_deref());
