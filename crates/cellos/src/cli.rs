@@ -6,6 +6,7 @@ use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{completions, doctor, man, reap, run, schema, validate, version},
+    compose::PreparedBackend,
     exit::Exit,
     failure::Failure,
     logging,
@@ -42,12 +43,12 @@ enum Command {
 }
 
 /// The whole program from here on.
-pub(crate) fn main() -> ExitCode {
+pub(crate) fn main(begun: Option<PreparedBackend>) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error).into(),
     };
-    match dispatch(cli.command) {
+    match dispatch(cli.command, begun) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             failure.report();
@@ -56,14 +57,14 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn dispatch(command: Command) -> Result<Exit, Failure> {
+fn dispatch(command: Command, begun: Option<PreparedBackend>) -> Result<Exit, Failure> {
     let verbosity = match &command {
         Command::Run(args) => args.verbosity(),
         _ => 0,
     };
     logging::start(verbosity).map_err(Failure::call)?;
     match command {
-        Command::Run(args) => run::run(*args),
+        Command::Run(args) => run::run(*args, begun),
         Command::Validate(args) => validate::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Schema(args) => schema::run(&args),

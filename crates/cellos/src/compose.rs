@@ -263,6 +263,11 @@ pub(crate) fn prepare(name: &str, options: &BackendOptions) -> Result<PreparedBa
 }
 
 impl PreparedBackend {
+    /// Which backend it is.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Starts the rest of it, inside the runtime that it will work in.
     pub(crate) fn start(self) -> Result<Arc<dyn CellBackend>, Failure> {
         (self.prepared)().map_err(|error| unavailable(self.name, error))

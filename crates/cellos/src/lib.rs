@@ -61,7 +61,7 @@ pub fn main(face: Face) -> ExitCode {
         return code;
     }
     match face {
-        Face::CommandLine => cli::main(),
+        Face::CommandLine => cli::main(early::begin()),
         Face::DropIn => drop_in::main(),
     }
 }

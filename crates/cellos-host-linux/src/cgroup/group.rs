@@ -43,6 +43,12 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
+    /// No control groups of its own: what a cell without limits has.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { leaves: Vec::new() }
+    }
+
     /// Opens the leaves of a cell by their recorded paths. A path that is gone is left out.
     ///
     /// # Errors

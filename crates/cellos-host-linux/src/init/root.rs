@@ -232,25 +232,17 @@ fn write_configuration(root: BorrowedFd<'_>, user: RunUser) -> StepResult<()> {
 
 fn place_base(root: BorrowedFd<'_>, entry: &BaseEntry) -> StepResult<()> {
     let step = format_args!("bind {:?}", entry.source);
-    match &entry.kind {
-        BaseKind::Link(to) => {
-            if let Some((folder, _)) = entry.target.rsplit_once('/') {
-                make_folders(root, folder).step(step)?;
-            }
-            symlinkat(to, root, entry.target).step(step)
-        }
-        BaseKind::Folder => {
-            make_folders(root, entry.target).step(step)?;
-            bind(root, &entry.source, entry.target).step(step)
-        }
-        BaseKind::File => {
-            if let Some((folder, _)) = entry.target.rsplit_once('/') {
-                make_folders(root, folder).step(step)?;
-            }
-            make_file(root, entry.target, b"").step(step)?;
-            bind(root, &entry.source, entry.target).step(step)
-        }
+    // `/etc` itself is there already.
+    match entry.target.rsplit_once('/') {
+        Some(("etc", _)) | None => {}
+        Some((folder, _)) => make_folders(root, folder).step(step)?,
     }
+    match &entry.kind {
+        BaseKind::Link(to) => return symlinkat(to, root, entry.target).step(step),
+        BaseKind::Folder => make_folder(root, entry.target).step(step)?,
+        BaseKind::File => make_file(root, entry.target, b"").step(step)?,
+    }
+    bind(root, &entry.source, entry.target).step(step)
 }
 
 /// Device nodes are bound from the host, since a user namespace may not make any.

@@ -6,7 +6,6 @@
 //! ```
 
 use std::{
-    collections::BTreeMap,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
@@ -16,10 +15,10 @@ use cellos_core::ports::workload::{ExitReport, LimitHit, Residue, Usage, Workloa
 use rustix::{
     event::{PollFd, PollFlags, poll},
     net::{RecvFlags, SendFlags},
-    process::{Pid, Signal, pidfd_send_signal},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
-use super::{Outgoing, Shared, Source, host, mounts, posture, seed::Seed};
+use super::{Outgoing, Shared, Source, host, is_running, mounts, posture, seed::Seed};
 use crate::{
     cgroup::{Cgroup, CpuMax, Creator, Limits, leaf_name},
     message::{self, Message},
@@ -74,8 +73,8 @@ pub(super) struct Cell {
     control: OwnedFd,
     workload: Option<OwnedFd>,
     workload_pid: Option<u32>,
-    /// Init and workload by id and start time, to tell them from later processes with their ids.
-    processes: Vec<Creator>,
+    /// The workload's process, to look for after the end.
+    workload_descriptor: Option<OwnedFd>,
     cgroup: Cgroup,
     ready: Option<Ready>,
     setup_failure: Option<SetupFailure>,
@@ -98,21 +97,7 @@ impl Cell {
         shared: &Shared,
     ) -> Result<Self, Failure> {
         let sources = mounts::open_all(&plan.mounts)?;
-        let limits = Limits {
-            memory_max_bytes: plan.memory_max_bytes,
-            cpu_max: plan.cpu_max.map(|(quota_micros, period_micros)| CpuMax {
-                quota_micros,
-                period_micros,
-            }),
-            pids_max: plan.pids_max,
-            ..Limits::default()
-        };
-        let creator = Creator::current().map_err(|error| host("read own start time", &error))?;
-        let leaf = leaf_name(&plan.cell_id, &creator, key);
-        let cgroup = shared
-            .cgroups
-            .create(&leaf, &limits)
-            .map_err(|error| Failure::Host(format!("create a control group: {error}")))?;
+        let cgroup = Self::make_cgroup(key, &plan, shared)?;
         let is_plain = plan.user == DEFAULT_USER && cgroup.paths().next().is_none();
         let spare = if is_plain { shared.spares.take() } else { None };
         let seed = match spare {
@@ -133,6 +118,27 @@ impl Cell {
         }
     }
 
+    /// The control groups that the plan's limits need: none, and not a look at them, without.
+    fn make_cgroup(key: CellKey, plan: &CellPlan, shared: &Shared) -> Result<Cgroup, Failure> {
+        let limits = Limits {
+            memory_max_bytes: plan.memory_max_bytes,
+            cpu_max: plan.cpu_max.map(|(quota_micros, period_micros)| CpuMax {
+                quota_micros,
+                period_micros,
+            }),
+            pids_max: plan.pids_max,
+            ..Limits::default()
+        };
+        if limits == Limits::default() {
+            return Ok(Cgroup::none());
+        }
+        let creator = Creator::current().map_err(|error| host("read own start time", &error))?;
+        shared
+            .cgroups()
+            .create(&leaf_name(&plan.cell_id, &creator, key), &limits)
+            .map_err(|error| Failure::Host(format!("create a control group: {error}")))
+    }
+
     fn plant(key: CellKey, request: u64, plan: CellPlan, seed: Seed, cgroup: Cgroup) -> Self {
         Self {
             key,
@@ -142,7 +148,7 @@ impl Cell {
             control: seed.control,
             workload: Some(seed.workload),
             workload_pid: None,
-            processes: Vec::new(),
+            workload_descriptor: None,
             cgroup,
             ready: None,
             setup_failure: None,
@@ -306,13 +312,11 @@ impl Cell {
         };
         // Init reported before it forked this process, so its word is already here.
         self.read_control();
-        match self.look_at(sender, &shared.host_namespaces) {
+        match self.look_at(sender, shared) {
             Ok((created, folder)) => {
                 self.phase = Phase::Parked;
                 self.workload_pid = sender;
-                let init = u32::try_from(self.init.as_raw_nonzero().get()).ok();
-                let pids = sender.into_iter().chain(init);
-                self.processes = pids.filter_map(|pid| Creator::of(pid).ok()).collect();
+                self.workload_descriptor = sender.and_then(process_descriptor);
                 outgoing.push(Outgoing {
                     message: FromLauncher::Reply {
                         number: request,
@@ -333,11 +337,7 @@ impl Cell {
         }
     }
 
-    fn look_at(
-        &self,
-        sender: Option<u32>,
-        host_namespaces: &BTreeMap<String, u64>,
-    ) -> io::Result<(Created, OwnedFd)> {
+    fn look_at(&self, sender: Option<u32>, shared: &Shared) -> io::Result<(Created, OwnedFd)> {
         let ready = self
             .ready
             .as_ref()
@@ -345,7 +345,7 @@ impl Cell {
         let pid = sender.ok_or_else(|| io::Error::other("its process id is unknown"))?;
         let created = Created {
             cell: self.key,
-            posture: posture::measure(pid, ready.landlock_abi, host_namespaces)?,
+            posture: posture::measure(pid, ready.landlock_abi, shared.host_namespaces()?)?,
             cgroup_path: self.cgroup.primary_path().map(ToOwned::to_owned),
             working_folder: self.plan.working_folder.clone(),
         };
@@ -571,9 +571,13 @@ impl Cell {
     fn remove_and_look(&mut self) -> Residue {
         let mut residue = Residue::default();
         residue.looked_for.push("processes".to_owned());
-        for process in &self.processes {
-            if Creator::of(process.pid).is_ok_and(|found| found == *process) {
-                residue.found.push(format!("process {}", process.pid));
+        let workload = self.workload_descriptor.as_ref();
+        for (name, process) in [
+            ("init", Some(&self.init_descriptor)),
+            ("workload", workload),
+        ] {
+            if process.is_some_and(|process| is_running(process.as_fd())) {
+                residue.found.push(format!("the cell's {name} process"));
             }
         }
         residue.looked_for.push("cgroups".to_owned());
@@ -633,6 +637,12 @@ impl Cell {
 
 /// How long a killed init may take to die before its creation is reported as failed anyway.
 const DEATH_BOUND: Duration = Duration::from_secs(5);
+
+/// A descriptor of a process that exists right now.
+fn process_descriptor(pid: u32) -> Option<OwnedFd> {
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
+}
 
 /// What could not be removed, if anything.
 fn remove_cgroup(cgroup: &Cgroup) -> Option<String> {

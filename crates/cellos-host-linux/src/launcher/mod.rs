@@ -22,7 +22,7 @@ use std::{
 };
 
 use rustix::{
-    event::{Timespec, epoll},
+    event::{PollFd, PollFlags, Timespec, epoll, poll},
     net::{RecvFlags, SendFlags},
 };
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use self::{cell::Cell, identity::IdentityMode, seed::Seed};
 use crate::{
     base::{self, BaseEntry},
-    cgroup::{CgroupHost, Creator, Limits, leaf_name},
+    cgroup::{Cgroup, CgroupHost},
     message::{self, MAX_MESSAGE_BYTES, Message},
     plan::DEFAULT_USER,
     protocol::{CellKey, Failure, FromLauncher, Numbered, Reply, Request},
@@ -119,15 +119,34 @@ impl Source {
 /// What every cell of this launcher shares, prepared once.
 struct Shared {
     spares: Spares,
-    host_namespaces: BTreeMap<String, u64>,
     base: Vec<BaseEntry>,
     filter: Filter,
-    cgroups: CgroupHost,
+    cgroups: Lazy<CgroupHost>,
+    host_namespaces: Lazy<BTreeMap<String, u64>>,
+    cgroup_parent: Option<PathBuf>,
     identity: IdentityMode,
     epoll: OwnedFd,
 }
 
+/// Something that is found out when it is first needed, because many launchers never need it.
+type Lazy<T> = std::cell::OnceCell<T>;
+
 impl Shared {
+    /// Where control groups are made.
+    fn cgroups(&self) -> &CgroupHost {
+        self.cgroups
+            .get_or_init(|| CgroupHost::detect(self.cgroup_parent.as_deref()))
+    }
+
+    /// The namespaces that cells are created from.
+    fn host_namespaces(&self) -> io::Result<&BTreeMap<String, u64>> {
+        if let Some(known) = self.host_namespaces.get() {
+            return Ok(known);
+        }
+        let found = posture::namespaces(Path::new("/proc/self"))?;
+        Ok(self.host_namespaces.get_or_init(|| found))
+    }
+
     fn watch(&self, descriptor: BorrowedFd<'_>, source: Source) -> io::Result<()> {
         Ok(epoll::add(
             &self.epoll,
@@ -189,10 +208,11 @@ impl Launcher {
     fn new(socket: OwnedFd, options: &LauncherOptions) -> io::Result<Self> {
         let shared = Shared {
             spares: Spares::default(),
-            host_namespaces: posture::namespaces(Path::new("/proc/self"))?,
+            host_namespaces: Lazy::default(),
             base: base::find(Path::new("/"))?,
             filter: Filter::build().map_err(io::Error::other)?,
-            cgroups: CgroupHost::detect(options.cgroup_parent.as_deref()),
+            cgroups: Lazy::default(),
+            cgroup_parent: options.cgroup_parent.clone(),
             identity: IdentityMode::detect(),
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
         };
@@ -216,17 +236,13 @@ impl Launcher {
     /// Begins a cell that nobody has asked for yet. One that cannot be begun is no error: the
     /// same failure answers the next request.
     fn begin_spare(&mut self) -> bool {
-        let nothing = Limits::default();
-        let seed = Creator::current().ok().and_then(|creator| {
-            let leaf = leaf_name("spare", &creator, 0);
-            let no_cgroup = self.shared.cgroups.create(&leaf, &nothing).ok()?;
-            Seed::make(&self.shared, DEFAULT_USER, &no_cgroup).ok()
-        });
-        let begun = seed.is_some();
-        if let Some(seed) = seed {
-            self.shared.spares.add(seed);
+        match Seed::make(&self.shared, DEFAULT_USER, &Cgroup::none()) {
+            Ok(seed) => {
+                self.shared.spares.add(seed);
+                true
+            }
+            Err(_) => false,
         }
-        begun
     }
 
     /// Whether a begun cell is missing.
@@ -418,4 +434,10 @@ impl Outgoing {
 
 fn host(what: &str, error: &io::Error) -> Failure {
     Failure::Host(format!("{what}: {error}"))
+}
+
+/// Whether a process runs: its descriptor becomes readable when it ends (pidfd_open(2)).
+fn is_running(process: BorrowedFd<'_>) -> bool {
+    let mut descriptor = [PollFd::from_borrowed_fd(process, PollFlags::IN)];
+    matches!(poll(&mut descriptor, Some(&Timespec::default())), Ok(0))
 }

@@ -10,12 +10,11 @@ use std::{
 
 use cellos_core::document::RunUser;
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
     net::SendFlags,
     process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
 };
 
-use super::{Shared, host};
+use super::{Shared, host, is_running};
 use crate::{
     cgroup::Cgroup,
     init::{self, InitContext, InitParts},
@@ -81,11 +80,7 @@ impl Seed {
 
     /// Whether its init still runs.
     pub(super) fn is_alive(&self) -> bool {
-        let mut descriptor = [PollFd::from_borrowed_fd(
-            self.init_descriptor.as_fd(),
-            PollFlags::IN,
-        )];
-        matches!(poll(&mut descriptor, Some(&Timespec::default())), Ok(0))
+        is_running(self.init_descriptor.as_fd())
     }
 
     /// Ends an init that no cell came of.

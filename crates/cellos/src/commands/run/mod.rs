@@ -20,7 +20,7 @@ use self::{
     output::{DocumentFormat, RecordTarget},
 };
 use crate::{
-    compose::{self, BackendOptions, RunPorts},
+    compose::{self, BackendOptions, PreparedBackend, RunPorts},
     document_file::DocumentSource,
     exit::Exit,
     failure::Failure,
@@ -148,7 +148,7 @@ impl RunArgs {
 }
 
 /// Runs it.
-pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
+pub(crate) fn run(args: RunArgs, begun: Option<PreparedBackend>) -> Result<Exit, Failure> {
     let record = args.record_target();
     let run_id = match &args.run_id {
         Some(run_id) if !cellos_core::admission::is_portable_id(run_id) => {
@@ -159,7 +159,7 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
         Some(run_id) => run_id.clone(),
         None => compose::fresh_run_id(),
     };
-    let result = run_with_id(args, &run_id, record.as_ref());
+    let result = run_with_id(args, begun, &run_id, record.as_ref());
     if let (Err(failure), Some(record)) = (&result, &record) {
         record.write(&output::failure_record(&run_id, failure))?;
     }
@@ -168,6 +168,7 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
 
 fn run_with_id(
     args: RunArgs,
+    begun: Option<PreparedBackend>,
     run_id: &str,
     record: Option<&RecordTarget>,
 ) -> Result<Exit, Failure> {
@@ -180,8 +181,11 @@ fn run_with_id(
     }
     let raw_spec_sha256 = intake.sha256()?;
 
-    // While there is one thread: the backend may fork a launcher.
-    let backend = compose::prepare(&args.backend, &BackendOptions::from_environment())?;
+    let backend = match begun {
+        Some(begun) if begun.name() == args.backend => begun,
+        // While there is one thread: the backend may fork a launcher.
+        _ => compose::prepare(&args.backend, &BackendOptions::from_environment())?,
+    };
     if args.backend == compose::UNISOLATED_BACKEND {
         say::warning("the stub backend isolates NOTHING: the command runs on this host, as you");
     }
