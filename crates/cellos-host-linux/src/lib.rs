@@ -21,6 +21,6 @@ pub use backend::LinuxBackend;
 pub use launcher::{LauncherOptions, Warm};
 pub use plan::{
     DEFAULT_GRACE_SECONDS, DEFAULT_PATH, DEFAULT_PROCESS_LIMIT, DEFAULT_USER,
-    DEFAULT_WORKING_FOLDER, SCRATCH_MAX_BYTES,
+    DEFAULT_WORKING_FOLDER, WRITABLE_MAX_BYTES,
 };
 pub use start::{Launcher, StartError};

@@ -22,7 +22,7 @@ pub const DEFAULT_USER: RunUser = RunUser {
 
 /// Bound on what a cell may write to `/tmp`, `/dev/shm` and its working folder together, in
 /// bytes, where no larger memory limit is declared. The pages count as the cell's memory.
-pub const SCRATCH_MAX_BYTES: u64 = 1 << 30;
+pub const WRITABLE_MAX_BYTES: u64 = 1 << 30;
 
 /// Most processes and threads of a cell that declares no `pidsMax`: far above what builds and
 /// test suites need, far below what hurts a host.
@@ -50,7 +50,7 @@ pub(crate) struct CellPlan {
     /// Quota and period in microseconds.
     pub(crate) cpu_max: Option<(u64, u64)>,
     pub(crate) pids_max: Option<u64>,
-    pub(crate) scratch_bytes: u64,
+    pub(crate) writable_bytes: u64,
     /// From now to the launcher's own end of the cell.
     pub(crate) backstop: Duration,
 }
@@ -122,7 +122,7 @@ impl CellPlan {
                 )
             }),
             pids_max: limits.and_then(|limits| limits.pids_max),
-            scratch_bytes: memory_max_bytes.unwrap_or(0).max(SCRATCH_MAX_BYTES),
+            writable_bytes: memory_max_bytes.unwrap_or(0).max(WRITABLE_MAX_BYTES),
             backstop: Duration::from_secs(spec.lifetime.ttl_seconds)
                 .saturating_add(Duration::from_secs(grace))
                 .saturating_add(BACKSTOP_MARGIN),

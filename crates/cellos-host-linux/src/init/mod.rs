@@ -41,6 +41,8 @@ pub(crate) struct InitContext<'a> {
 /// What an init is made from.
 pub(crate) struct InitParts<'a> {
     pub(crate) user: RunUser,
+    /// Bound on what the cell may write to its own folders, in bytes.
+    pub(crate) writable_bytes: u64,
     pub(crate) cgroup: &'a Cgroup,
     pub(crate) base: &'a [BaseEntry],
     pub(crate) filter: &'a sandbox::seccomp::Filter,
@@ -85,6 +87,7 @@ struct Main {
 fn set_up(parts: &InitParts<'_>, control: BorrowedFd<'_>, workload: OwnedFd) -> StepResult<Main> {
     let InitParts {
         user,
+        writable_bytes,
         cgroup,
         base,
         filter,
@@ -110,7 +113,7 @@ fn set_up(parts: &InitParts<'_>, control: BorrowedFd<'_>, workload: OwnedFd) -> 
     sys::bring_loopback_up().step("bring the loopback interface up")?;
     // What is made for the cell gets exactly the permissions it is made with.
     sandbox::privileges::set_umask(0);
-    let skeleton = root::build(base, *user)?;
+    let skeleton = root::build(base, *user, *writable_bytes)?;
 
     let (plan, mounts) = await_assignment(control)?;
     root::enter(skeleton, &plan, &mounts)?;

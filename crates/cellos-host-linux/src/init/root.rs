@@ -35,8 +35,11 @@ const DEVICE_NODES: &[&str] = &["null", "zero", "full", "random", "urandom", "tt
 /// to the host's root, which no cell ever is, and the whole of `/proc` is read-only.
 const HIDDEN_PROC_FILES: &[&str] = &["proc/interrupts", "proc/key-users", "proc/keys"];
 
-/// Bound on files of one scratch tmpfs, so that a cell cannot exhaust kernel memory with inodes.
-const SCRATCH_MAX_INODES: u32 = 262_144;
+/// Folders that every cell may write to, besides its working folder.
+const WRITABLE_FOLDERS: &[&str] = &["tmp", "dev/shm"];
+
+/// Bound on the files of a cell, so that it cannot exhaust kernel memory with inodes.
+const MAX_INODES: u32 = 262_144;
 
 /// Where the new root is attached until it becomes the root: any folder that is there will do,
 /// since nobody else sees this mount namespace.
@@ -67,14 +70,24 @@ pub(super) struct Skeleton {
 }
 
 /// Builds what every cell's root has: the host's system, devices and `/proc`.
-pub(super) fn build(base: &[BaseEntry], user: RunUser) -> StepResult<Skeleton> {
+///
+/// `writable_bytes` bounds what the cell may write to its own folders.
+pub(super) fn build(
+    base: &[BaseEntry],
+    user: RunUser,
+    writable_bytes: u64,
+) -> StepResult<Skeleton> {
     mount_change(
         "/",
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
     )
     .step("make mounts private")?;
-    let root = new_tmpfs(&[("mode", "0755"), ("size", "8m"), ("nr_inodes", "8192")])
-        .step("mount the root tmpfs")?;
+    let root = new_tmpfs(&[
+        ("mode", "0755"),
+        ("size", &writable_bytes.to_string()),
+        ("nr_inodes", &MAX_INODES.to_string()),
+    ])
+    .step("mount the root tmpfs")?;
     attach_somewhere(root.as_fd())?;
 
     make_places(root.as_fd())?;
@@ -94,6 +107,9 @@ pub(super) fn build(base: &[BaseEntry], user: RunUser) -> StepResult<Skeleton> {
     mount_setattr(root.as_fd(), Depth::One, &writable).step(step)?;
     mount_devices(root.as_fd())?;
     mount_proc(root.as_fd())?;
+    for folder in WRITABLE_FOLDERS {
+        make_writable(root.as_fd(), folder).step(format_args!("make /{folder} writable"))?;
+    }
     Ok(Skeleton { root })
 }
 
@@ -102,8 +118,8 @@ pub(super) fn build(base: &[BaseEntry], user: RunUser) -> StepResult<Skeleton> {
 pub(super) fn enter(skeleton: Skeleton, plan: &CellPlan, mounts: &[OpenedMount]) -> StepResult<()> {
     let root = skeleton.root.as_fd();
     make_declared_places(root, plan, mounts)?;
+    make_working_folder(root, plan)?;
     set(root, Depth::One, MOUNT_ATTR_RDONLY).step("make the root read-only")?;
-    mount_scratch(root, plan)?;
     let mut in_order: Vec<_> = mounts.iter().collect();
     in_order.sort_by_key(|mount| mount.target.matches('/').count());
     for mount in in_order {
@@ -118,8 +134,12 @@ pub(super) fn enter(skeleton: Skeleton, plan: &CellPlan, mounts: &[OpenedMount])
 /// Makes every folder and file that something is mounted on, while the root can still be
 /// written.
 fn make_places(root: BorrowedFd<'_>) -> StepResult<()> {
-    for folder in ["dev", "dev/pts", "dev/shm", "proc", "tmp", "etc"] {
+    for folder in ["dev", "dev/pts", "proc", "etc"] {
         make_folder(root, folder).step(format_args!("make /{folder}"))?;
+    }
+    for folder in WRITABLE_FOLDERS {
+        let everybody = Mode::RWXU | Mode::RWXG | Mode::RWXO | Mode::SVTX;
+        mkdirat(root, *folder, everybody).step(format_args!("make /{folder}"))?;
     }
     for node in DEVICE_NODES {
         make_file(root, &format!("dev/{node}"), b"").step(format_args!("make /dev/{node}"))?;
@@ -136,22 +156,18 @@ fn make_places(root: BorrowedFd<'_>) -> StepResult<()> {
     Ok(())
 }
 
-/// Makes the places of the working folder and of the declared mounts.
+/// Makes the places of the declared mounts.
 fn make_declared_places(
     root: BorrowedFd<'_>,
     plan: &CellPlan,
     mounts: &[OpenedMount],
 ) -> StepResult<()> {
-    if has_own_working_folder(plan) {
-        let folder = relative(&plan.working_folder);
-        make_folders(root, folder).step(format_args!("make the working folder {folder:?}"))?;
-    }
     for mount in mounts {
         let in_another = mounts
             .iter()
             .any(|other| other.target != mount.target && is_beneath(&mount.target, &other.target));
         // Those places can be made only once what they lie in is there.
-        if !in_another && !is_in_scratch(plan, &mount.target) {
+        if !in_another && !is_in_writable_folder(plan, &mount.target) {
             place_for(root, mount)?;
         }
     }
@@ -188,7 +204,7 @@ pub(super) fn has_own_working_folder(plan: &CellPlan) -> bool {
         .any(|system| is_beneath(folder, system))
 }
 
-fn is_in_scratch(plan: &CellPlan, target: &str) -> bool {
+fn is_in_writable_folder(plan: &CellPlan, target: &str) -> bool {
     let strictly_beneath = |folder: &str| target != folder && is_beneath(target, folder);
     strictly_beneath("/tmp")
         || (has_own_working_folder(plan) && strictly_beneath(&plan.working_folder))
@@ -291,44 +307,25 @@ fn mount_proc(root: BorrowedFd<'_>) -> StepResult<()> {
     Ok(())
 }
 
-/// One tmpfs behind `/tmp`, `/dev/shm` and the working folder, so that one bound covers all.
-fn mount_scratch(root: BorrowedFd<'_>, plan: &CellPlan) -> StepResult<()> {
-    let scratch = new_tmpfs(&[
-        ("mode", "0755"),
-        ("size", &plan.scratch_bytes.to_string()),
-        ("nr_inodes", &SCRATCH_MAX_INODES.to_string()),
-    ])
-    .step("mount the scratch tmpfs")?;
-    let step = "divide the scratch tmpfs";
-    let scratch = scratch.as_fd();
-    // It is attached below `/tmp` first, because a part can only be cloned from a mount that is
-    // attached; the part for `/tmp` then covers it.
-    attach(scratch, root, "tmp").step(step)?;
-    let shared = Mode::RWXU | Mode::RWXG | Mode::RWXO | Mode::SVTX;
-    let mut parts = vec![("tmp", "tmp", shared), ("shm", "dev/shm", shared)];
+/// Makes a folder of the root writable: it is mounted over itself, with flags of its own. All
+/// of them stay one tmpfs, so that one bound covers what a cell writes.
+fn make_writable(root: BorrowedFd<'_>, folder: &str) -> rustix::io::Result<()> {
+    let tree = clone_tree(root, folder)?;
+    attach(tree.as_fd(), root, folder)
+}
+
+/// The working folder, where it is the cell's own.
+fn make_working_folder(root: BorrowedFd<'_>, plan: &CellPlan) -> StepResult<()> {
+    let folder = relative(&plan.working_folder);
+    let step = format_args!("make the working folder {:?}", plan.working_folder);
     if has_own_working_folder(plan) {
-        parts.push((
-            "work",
-            relative(&plan.working_folder),
-            Mode::from_raw_mode(0o755),
-        ));
+        make_folders(root, folder).step(step)?;
+        make_writable(root, folder).step(step)
+    } else if is_beneath(folder, "tmp") && plan.mount_over(&plan.working_folder).is_none() {
+        make_folders(root, folder).step(step)
+    } else {
+        Ok(())
     }
-    for (part, _, mode) in &parts {
-        mkdirat(scratch, *part, *mode).step(step)?;
-    }
-    let trees: Vec<_> = parts
-        .iter()
-        .map(|(part, target, _)| Ok((clone_tree(scratch, part).step(step)?, *target)))
-        .collect::<StepResult<_>>()?;
-    for (tree, target) in trees {
-        attach(tree.as_fd(), root, target).step(format_args!("mount /{target}"))?;
-    }
-    let folder = &plan.working_folder;
-    if folder != "/tmp" && is_beneath(folder, "/tmp") && plan.mount_over(folder).is_none() {
-        make_folders(root, relative(folder))
-            .step(format_args!("make the working folder {folder:?}"))?;
-    }
-    Ok(())
 }
 
 fn mount_declared(root: BorrowedFd<'_>, mount: &OpenedMount) -> StepResult<()> {
@@ -338,7 +335,7 @@ fn mount_declared(root: BorrowedFd<'_>, mount: &OpenedMount) -> StepResult<()> {
         attributes |= MOUNT_ATTR_RDONLY;
     }
     let target = relative(&mount.target);
-    // Places inside scratch folders and other mounts could not be made before those were there.
+    // Places inside writable folders and other mounts could not be made before those were there.
     match openat(root, target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
         Ok(_) => {}
         Err(_) => place_for(root, mount)?,

@@ -22,7 +22,7 @@ use super::{Outgoing, Shared, Source, host, is_running, mounts, posture, seed::S
 use crate::{
     cgroup::{Cgroup, CpuMax, Creator, Limits, leaf_name},
     message::{self, Message},
-    plan::{CellPlan, DEFAULT_USER},
+    plan::{CellPlan, DEFAULT_USER, WRITABLE_MAX_BYTES},
     protocol::{
         Assignment, CellKey, Created, Failure, FromInit, FromLauncher, Reply, SetupFailure, Stop,
         to_init, workload,
@@ -98,11 +98,13 @@ impl Cell {
     ) -> Result<Self, Failure> {
         let sources = mounts::open_all(&plan.mounts)?;
         let cgroup = Self::make_cgroup(key, &plan, shared)?;
-        let is_plain = plan.user == DEFAULT_USER && cgroup.paths().next().is_none();
+        let is_plain = plan.user == DEFAULT_USER
+            && plan.writable_bytes == WRITABLE_MAX_BYTES
+            && cgroup.paths().next().is_none();
         let spare = if is_plain { shared.spares.take() } else { None };
         let seed = match spare {
             Some(seed) => seed,
-            None => match Seed::make(shared, plan.user, &cgroup) {
+            None => match Seed::make(shared, plan.user, plan.writable_bytes, &cgroup) {
                 Ok(seed) => seed,
                 Err(failure) => return Err(with_leftover(failure, remove_cgroup(&cgroup))),
             },

@@ -32,7 +32,7 @@ use crate::{
     base::{self, BaseEntry},
     cgroup::{Cgroup, CgroupHost},
     message::{self, MAX_MESSAGE_BYTES, Message},
-    plan::DEFAULT_USER,
+    plan::{DEFAULT_USER, WRITABLE_MAX_BYTES},
     protocol::{CellKey, Failure, FromLauncher, Numbered, Reply, Request},
     sandbox::seccomp::Filter,
     sys,
@@ -236,7 +236,12 @@ impl Launcher {
     /// Begins a cell that nobody has asked for yet. One that cannot be begun is no error: the
     /// same failure answers the next request.
     fn begin_spare(&mut self) -> bool {
-        match Seed::make(&self.shared, DEFAULT_USER, &Cgroup::none()) {
+        match Seed::make(
+            &self.shared,
+            DEFAULT_USER,
+            WRITABLE_MAX_BYTES,
+            &Cgroup::none(),
+        ) {
             Ok(seed) => {
                 self.shared.spares.add(seed);
                 true

@@ -34,7 +34,12 @@ pub(super) struct Seed {
 impl Seed {
     /// Creates an init in the given control groups and lets it build what does not depend on a
     /// document.
-    pub(super) fn make(shared: &Shared, user: RunUser, cgroup: &Cgroup) -> Result<Self, Failure> {
+    pub(super) fn make(
+        shared: &Shared,
+        user: RunUser,
+        writable_bytes: u64,
+        cgroup: &Cgroup,
+    ) -> Result<Self, Failure> {
         let sockets = || -> io::Result<_> {
             let (control, init_control) = message::pair()?;
             let (workload, init_workload) = message::pair()?;
@@ -49,6 +54,7 @@ impl Seed {
             Ok(Cloned::Child) => init::run(InitContext {
                 parts: InitParts {
                     user,
+                    writable_bytes,
                     cgroup,
                     base: &shared.base,
                     filter: &shared.filter,
