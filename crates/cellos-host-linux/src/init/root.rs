@@ -41,9 +41,10 @@ const WRITABLE_FOLDERS: &[&str] = &["tmp", "dev/shm"];
 /// Bound on the files of a cell, so that it cannot exhaust kernel memory with inodes.
 const MAX_INODES: u32 = 262_144;
 
-/// Where the new root is attached until it becomes the root: any folder that is there will do,
-/// since nobody else sees this mount namespace.
-const STAGING_FOLDERS: &[&str] = &["/tmp", "/mnt", "/run", "/usr"];
+/// Where the new root is attached until it becomes the root. It hides what is beneath, and a cell
+/// that is its caller opens the sources of its mounts after that, so the folder has to be one that
+/// nobody mounts from: these two are in every procfs, and hold nothing of a user's.
+const STAGING_FOLDERS: &[&str] = &["/proc/fs", "/proc/tty"];
 
 /// A declared mount, ready to be put in its place.
 #[derive(Debug)]
