@@ -116,8 +116,8 @@ pub(super) fn look_for(creator: &Creator) -> Maker {
         Ok(own) if own == creator.pid_namespace => {}
         _ => return Maker::Unknown,
     }
-    match start_time(creator.pid) {
-        Ok(start) if start == creator.start_time => Maker::Alive,
+    match runs_since(creator.pid) {
+        Ok(Some(start)) if start == creator.start_time => Maker::Alive,
         Ok(_) => Maker::Gone,
         // With `hidepid` another user's process looks absent; a signal tells.
         Err(error) if gone(&error) => match pid_exists(creator.pid) {
@@ -158,6 +158,28 @@ fn start_time(pid: u32) -> io::Result<u64> {
     stat_field(&text, 22).ok_or_else(|| io::Error::other("/proc/<pid>/stat has an unknown form"))
 }
 
+/// Start of a process that runs; `None` for one that has ended and is only not collected yet, which
+/// is for ever where PID 1 of a container collects nobody.
+fn runs_since(pid: u32) -> io::Result<Option<u64>> {
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(Path::new(&path))?;
+    if has_ended(&text) {
+        return Ok(None);
+    }
+    stat_field(&text, 22)
+        .map(Some)
+        .ok_or_else(|| io::Error::other("/proc/<pid>/stat has an unknown form"))
+}
+
+/// State `Z` or `X`, `proc_pid_stat(5)`, in field 3. A main thread may end before the others; then
+/// there is more than one of them in field 20.
+fn has_ended(stat: &str) -> bool {
+    let state = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_ascii_whitespace().next());
+    matches!(state, Some("Z" | "X")) && stat_field(stat, 20).is_none_or(|threads| threads <= 1)
+}
+
 /// Numeric field of `/proc/<pid>/stat`, counted from 1 as in `proc_pid_stat(5)`, beyond the name. The
 /// name may hold spaces and parentheses, so the count starts behind its last `)`.
 pub(super) fn stat_field(stat: &str, field: usize) -> Option<u64> {
@@ -178,6 +200,29 @@ mod tests {
         start_time: 987_654,
         pid_namespace: 4_026_531_836,
     };
+
+    #[test]
+    fn a_process_that_was_not_collected_has_ended() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let creator = Creator::of(child.id()).unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while look_for(&creator) != Maker::Gone {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert_eq!(pid_exists(creator.pid), Some(true));
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_main_thread_that_ended_before_the_others_is_no_end() {
+        let stat = |state: &str, threads: u32| {
+            format!("7 (a) b) {state} 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 99 0")
+        };
+        assert!(has_ended(&stat("Z", 1)));
+        assert!(!has_ended(&stat("Z", 3)));
+        assert!(!has_ended(&stat("S", 1)));
+    }
 
     #[test]
     fn the_creator_reads_back_from_any_id() {
