@@ -19,6 +19,9 @@ use crate::{
 /// container managers use for dynamic ids (524288 to 1879048191), at its top.
 const CELL_ID_BASE: u32 = 0x6800_0000;
 
+/// Largest process id, `PID_MAX_LIMIT` of 64-bit kernels.
+const PID_MAX: u32 = 1 << 22;
+
 /// How cells get their identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IdentityMode {
@@ -29,9 +32,13 @@ pub(crate) enum IdentityMode {
 }
 
 impl IdentityMode {
+    /// Root has users of its own for its cells only where the kernel knows them: in a user
+    /// namespace that maps little more than one user, root is not more than that user.
     pub(crate) fn detect() -> Self {
         let uid = rustix::process::geteuid();
-        if uid.is_root() {
+        let has_cell_ids = |map| fs::read_to_string(map).is_ok_and(|map| maps_cell_ids(&map));
+        if uid.is_root() && has_cell_ids("/proc/self/uid_map") && has_cell_ids("/proc/self/gid_map")
+        {
             Self::OwnUser
         } else {
             Self::Caller {
@@ -75,6 +82,20 @@ impl IdentityMode {
     }
 }
 
+/// Whether a map in the form of user_namespaces(7) has every id that a cell of root's may get.
+fn maps_cell_ids(map: &str) -> bool {
+    let last = u64::from(CELL_ID_BASE) + u64::from(PID_MAX);
+    map.lines().any(|line| {
+        let mut fields = line.split_ascii_whitespace().map(str::parse::<u64>);
+        let (Some(Ok(inside)), Some(_), Some(Ok(count))) =
+            (fields.next(), fields.next(), fields.next())
+        else {
+            return false;
+        };
+        inside <= u64::from(CELL_ID_BASE) && inside.saturating_add(count) > last
+    })
+}
+
 /// A user namespace that maps the owner of a folder to a cell's host ids, for
 /// `MOUNT_ATTR_IDMAP` of mount_setattr(2).
 pub(crate) fn mapping_namespace(owner: (u32, u32), host_ids: (u32, u32)) -> io::Result<OwnedFd> {
@@ -107,4 +128,23 @@ fn proc_path(pid: Pid, file: &str) -> PathBuf {
 fn write_proc(pid: Pid, file: &str, content: &str) -> io::Result<()> {
     fs::write(proc_path(pid, file), content)
         .map_err(|error| io::Error::new(error.kind(), format!("write {file}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_map_with_the_whole_range_has_ids_for_cells() {
+        for (map, has) in [
+            ("         0          0 4294967295\n", true),
+            ("         0       1000          1\n", false),
+            ("0 1000 1\n1 100000 65536\n", false),
+            ("0 1000 1\n1744830464 200000 4194304\n", false),
+            ("0 1000 1\n1744830464 200000 4194305\n", true),
+            ("", false),
+        ] {
+            assert_eq!(maps_cell_ids(map), has, "{map:?}");
+        }
+    }
 }
