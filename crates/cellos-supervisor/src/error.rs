@@ -49,7 +49,7 @@ pub enum RunError {
         signal: i32,
     },
     /// The command was ended for a limit of the cell.
-    #[error("command was ended by the kernel: {}", describe(*hit))]
+    #[error("command was ended by the kernel: {}", describe_limit(*hit))]
     Limit {
         /// The limit.
         hit: LimitHit,
@@ -116,8 +116,9 @@ impl RunError {
     }
 }
 
-/// A limit for people.
-pub(crate) fn describe(hit: LimitHit) -> String {
+/// A limit that was hit, for people: the field of the document, its value, and what came of it.
+#[must_use]
+pub fn describe_limit(hit: LimitHit) -> String {
     match hit {
         LimitHit::Memory { limit_bytes, kills } => format!(
             "run.limits.memoryMaxBytes {limit_bytes} was reached, {kills} process(es) killed"

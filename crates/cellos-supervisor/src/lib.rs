@@ -19,7 +19,7 @@ mod workload;
 
 pub use clock::{Clock, SystemClock};
 pub use deadline::DeadlineSource;
-pub use error::RunError;
+pub use error::{RunError, describe_limit};
 pub use host_runner::HostRunner;
 pub use outcome::{
     EXIT_CELLOS, EXIT_DEADLINE, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Phase, PhaseTiming,

@@ -6,8 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cellos_core::{CellosError, ExecutionCellDocument, document::SecretDeliveryMode};
-use cellos_supervisor::{RESULT_FORMAT_VERSION, RunError, RunOutcome};
+use cellos_core::{
+    CellosError, ExecutionCellDocument, document::SecretDeliveryMode, ports::workload::LimitHit,
+};
+use cellos_supervisor::{RESULT_FORMAT_VERSION, RunError, RunOutcome, describe_limit};
 use serde_json::{Value, json};
 
 use crate::{exit::Exit, failure::Failure, say};
@@ -98,6 +100,16 @@ pub(super) fn say_how_it_ended(outcome: &RunOutcome) {
     for error in &outcome.later_errors {
         say::warning(&format!("afterwards: {error}"));
     }
+    // A command seldom says why it failed when a limit was the reason, and may even hide it.
+    let hits = outcome.exit_report.iter().flat_map(|end| &end.limits_hit);
+    for hit in hits.filter(|hit| !is_the_end(outcome, **hit)) {
+        say::warning(&format!("limit: {}", describe_limit(*hit)));
+    }
+}
+
+/// Whether a limit is what ended the command, and has been said.
+fn is_the_end(outcome: &RunOutcome, hit: LimitHit) -> bool {
+    outcome.first_error == Some(RunError::Limit { hit })
 }
 
 /// Says how long each phase took.
