@@ -1,14 +1,12 @@
 //! Documentation that is made from the program.
 
-use std::path::Path;
+use crate::program::source_file;
 
 /// Set to write the files instead of comparing them.
 const BLESS: &str = "BLESS_DOCS";
 
 fn assert_true_to(name: &str, expected: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../docs")
-        .join(name);
+    let path = source_file("../../docs").join(name);
     if std::env::var_os(BLESS).is_some() {
         std::fs::write(&path, expected).unwrap();
     }

@@ -1,6 +1,6 @@
 //! `cellos-supervisor` as an existing deployment calls it.
 
-use crate::program::{Place, regex_escape, snapshot, with_input};
+use crate::program::{Place, regex_escape, snapshot, source_file, with_input};
 
 fn document(place: &Place, script: &str, more: &str) -> String {
     let folder = place.path();
@@ -236,9 +236,7 @@ fn wrong_calls_are_explained() {
 
 /// A file of the published examples.
 fn published(name: &str) -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../cellos-core/tests/vectors-authority")
-        .join(name)
+    source_file("../cellos-core/tests/vectors-authority").join(name)
 }
 
 #[test]

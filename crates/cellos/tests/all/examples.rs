@@ -1,18 +1,13 @@
 //! Every example runs, isolated, and does what it says; and what only real cells show.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Output,
-};
+use std::{path::PathBuf, process::Output};
 
 use cellos_testkit::require;
 
-use crate::program::Place;
+use crate::program::{Place, source_file};
 
 fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../examples")
-        .join(name)
+    source_file("../../examples").join(name)
 }
 
 fn run(place: &Place, name: &str) -> Output {

@@ -1,6 +1,6 @@
 //! Help, versions, schema, completions and manual pages.
 
-use crate::program::{Place, regex_escape, snapshot};
+use crate::program::{Place, cellos_program, regex_escape, snapshot};
 
 #[test]
 fn every_command_has_a_help_text() {
@@ -48,7 +48,7 @@ fn the_drop_in_answers_help_and_version_without_looking_at_anything() {
 fn a_link_named_cellos_supervisor_is_the_drop_in() {
     let place = Place::new();
     let link = place.path().join("cellos-supervisor");
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_cellos"), &link).unwrap();
+    std::os::unix::fs::symlink(cellos_program(), &link).unwrap();
     let output = std::process::Command::new(link).arg("-V").output().unwrap();
     assert!(
         String::from_utf8(output.stdout)

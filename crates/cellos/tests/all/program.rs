@@ -32,12 +32,12 @@ impl Place {
 
     /// `cellos` with these arguments, in this place.
     pub(crate) fn cellos(&self, arguments: &[&str]) -> Command {
-        self.command(env!("CARGO_BIN_EXE_cellos"), arguments)
+        self.command(&cellos_program(), arguments)
     }
 
     /// `cellos-supervisor` with these arguments, in this place, as the published tests set it up.
     pub(crate) fn supervisor(&self, arguments: &[&str]) -> Command {
-        let mut command = self.command(env!("CARGO_BIN_EXE_cellos-supervisor"), arguments);
+        let mut command = self.command(&supervisor_program(), arguments);
         command
             .env("CELLOS_DEPLOYMENT_PROFILE", "portable")
             .env("CELL_OS_USE_NOOP_SINK", "1")
@@ -46,7 +46,7 @@ impl Place {
         command
     }
 
-    fn command(&self, program: &str, arguments: &[&str]) -> Command {
+    fn command(&self, program: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command
             .args(arguments)
@@ -77,6 +77,29 @@ impl Place {
             })
             .collect()
     }
+}
+
+/// The program under test. Asked for at run time: tests may have been moved since they were built.
+pub(crate) fn cellos_program() -> PathBuf {
+    program("NEXTEST_BIN_EXE_cellos", env!("CARGO_BIN_EXE_cellos"))
+}
+
+fn supervisor_program() -> PathBuf {
+    program(
+        "NEXTEST_BIN_EXE_cellos-supervisor",
+        env!("CARGO_BIN_EXE_cellos-supervisor"),
+    )
+}
+
+fn program(variable: &str, built: &str) -> PathBuf {
+    std::env::var_os(variable).map_or_else(|| built.into(), PathBuf::from)
+}
+
+/// A file of this package or, with `..`, of the workspace.
+pub(crate) fn source_file(path: &str) -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    package.join(path)
 }
 
 /// Runs it with something on standard input.

@@ -1,5 +1,7 @@
 //! Wrong calls and unreadable documents: one clear error each, with its exit code.
 
+use cellos_testkit::Ability;
+
 use crate::program::{Place, regex_escape, snapshot, with_input};
 
 #[test]
@@ -41,10 +43,6 @@ fn wrong_calls_of_run_are_explained() {
         (
             "mount-above",
             &["run", "--mount", "a/../b:/data", "--", "true"],
-        ),
-        (
-            "no-limits-with-stub",
-            &["run", "--backend", "stub", "--memory", "64M", "--", "true"],
         ),
     ] {
         let output = place.cellos(arguments).output().unwrap();
@@ -88,6 +86,69 @@ fn documents_that_cannot_be_read_are_named_for_what_they_are() {
         .output()
         .unwrap();
     snapshot!("unreadable", place, &output);
+}
+
+#[test]
+fn a_limit_that_the_backend_does_not_enforce_is_refused_by_name() {
+    let place = Place::new();
+    let output = place
+        .cellos(&["run", "--backend", "stub", "--memory", "64M", "--", "true"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(126), "{output:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let hint = match Ability::Cgroups.probe() {
+        Ok(()) => "a backend that can: linux",
+        Err(_) => "no backend of this build can on this host",
+    };
+    for part in [
+        "spec.run.limits.memoryMaxBytes: backend `stub` does not enforce memory limits",
+        hint,
+    ] {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+}
+
+#[test]
+fn broken_and_bottomless_documents_are_refused_with_their_place() {
+    let place = Place::new();
+    place.file("cut.json", r#"{"apiVersion": "cellos.io/v1", "spec": {"#);
+    place.file("cut.yaml", "apiVersion: cellos.io/v1\nspec: [1, {a: \n");
+    place.file("empty.yaml", "");
+    place.file("deep.json", "[".repeat(500_000));
+    place.file("deep.yaml", "[".repeat(500_000));
+    place.file(
+        "steps.yaml",
+        (0..900)
+            .map(|n| format!("{}a:\n", " ".repeat(n)))
+            .collect::<String>(),
+    );
+    place.file(
+        "bomb.yaml",
+        "a: &a [1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b,*b,*b]\n",
+    );
+    for file in [
+        "cut.json",
+        "cut.yaml",
+        "empty.yaml",
+        "deep.json",
+        "deep.yaml",
+        "steps.yaml",
+        "bomb.yaml",
+    ] {
+        let output = place.cellos(&["run", file]).output().unwrap();
+        assert_eq!(output.status.code(), Some(126), "{file}: {output:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let first = stderr.lines().next().unwrap();
+        assert!(first.starts_with(&format!("cellos: {file}")), "{stderr}");
+        assert!(first.contains("error: "), "{stderr}");
+        assert!(
+            stderr.len() < 4096,
+            "{file}: {} bytes of text",
+            stderr.len()
+        );
+        assert!(!place.path().join("state/events").exists(), "{file}");
+    }
 }
 
 #[test]
