@@ -1,14 +1,25 @@
 //! The real programs, run as a user runs them.
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     reason = "helpers of tests are not recognised as tests"
 )]
 
+mod breakouts;
+mod crowd;
+mod deadlines;
 mod docs;
 mod drop_in;
+mod ends;
 mod examples;
 mod help;
+mod hosts;
+mod killed;
+mod limits;
+mod output;
 mod program;
 mod refusals;
 mod run;
+mod stopping;
+mod trial;
 mod validate;

@@ -1,7 +1,7 @@
 """Tries one way out of a cell and says what came of it.
 
-Usage: breakout.py NAME [ARGUMENT]. Prints `ESCAPED: …` when the way is open and `held: …` when it
-is not. Anything else is a fault of the probe itself.
+Usage: breakout.py NAME [ARGUMENT], or --list for the names. Prints `ESCAPED: …` when the way is
+open and `held: …` when it is not. Anything else is a fault of the probe itself.
 """
 
 import ctypes
@@ -270,6 +270,13 @@ def terminal_input(_):
     return "pushed a character into a terminal"
 
 
+def inherited_terminal(_):
+    if not os.isatty(0):
+        return "has no terminal to try, which is the test's fault"
+    fcntl.ioctl(0, termios.TIOCSTI, b"x")
+    return "pushed a character into the terminal of the caller"
+
+
 def setuid_programs(_):
     status = open("/proc/self/mountinfo").read()
     holes = [line.split()[4] for line in status.splitlines() if "nosuid" not in line.split()[5]]
@@ -360,6 +367,9 @@ PROBES = {name: value for name, value in globals().items()
 
 def main():
     name = sys.argv[1]
+    if name == "--list":
+        print("\n".join(PROBES))
+        return
     argument = sys.argv[2] if len(sys.argv) > 2 else None
     try:
         print("ESCAPED:", PROBES[name](argument))
