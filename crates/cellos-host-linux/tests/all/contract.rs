@@ -140,10 +140,111 @@ mod cold {
 }
 
 mod warm {
+    use std::{sync::Arc, time::Duration};
+
+    use async_trait::async_trait;
+    use cellos_core::{
+        CellosError, ExecutionCellDocument,
+        descriptor::BackendDescriptor,
+        ports::{CellBackend, CellHandle, TeardownReport, workload::WorkloadControl},
+    };
+    use cellos_testkit::contract::{BackendUnderTest, Probe};
+
     use super::{LinuxUnderTest, Missing, Warm};
 
-    fn warm() -> Result<LinuxUnderTest, Missing> {
-        LinuxUnderTest::with(Warm::Keep(2))
+    /// Begun cells that the launcher keeps.
+    const KEPT: u16 = 2;
+
+    /// The same backend, whose `destroy` returns when the launcher has begun the next cells, so
+    /// that cases which count processes always find the same number of them.
+    struct Settled(Arc<dyn CellBackend>);
+
+    #[async_trait]
+    impl CellBackend for Settled {
+        async fn create(&self, spec: &ExecutionCellDocument) -> Result<CellHandle, CellosError> {
+            self.0.create(spec).await
+        }
+
+        async fn destroy(&self, handle: &CellHandle) -> Result<TeardownReport, CellosError> {
+            let report = self.0.destroy(handle).await;
+            for _ in 0..2000 {
+                if begun_cells() >= usize::from(KEPT) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            report
+        }
+
+        async fn wait_for_in_vm_exit(&self, cell_id: &str) -> Option<Result<i32, CellosError>> {
+            self.0.wait_for_in_vm_exit(cell_id).await
+        }
+
+        fn descriptor(&self) -> BackendDescriptor {
+            self.0.descriptor()
+        }
+
+        fn workload(&self) -> Option<&dyn WorkloadControl> {
+            self.0.workload()
+        }
+    }
+
+    /// Inits below this process's launcher that have no child: no workload was forked yet.
+    fn begun_cells() -> usize {
+        let children = |pid: u32| -> Vec<u32> {
+            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+                .unwrap_or_default()
+                .split_whitespace()
+                .filter_map(|child| child.parse().ok())
+                .collect()
+        };
+        let own_threads = std::fs::read_dir("/proc/self/task").unwrap();
+        own_threads
+            .flat_map(|thread| {
+                let path = thread.unwrap().path().join("children");
+                std::fs::read_to_string(path)
+                    .unwrap_or_default()
+                    .split_whitespace()
+                    .filter_map(|child| child.parse::<u32>().ok())
+                    .collect::<Vec<_>>()
+            })
+            .flat_map(children)
+            .filter(|init| children(*init).is_empty())
+            .count()
+    }
+
+    struct WarmUnderTest(LinuxUnderTest, Arc<Settled>);
+
+    impl BackendUnderTest for WarmUnderTest {
+        fn backend(&self) -> Arc<dyn CellBackend> {
+            self.1.clone()
+        }
+
+        fn document(&self, id: &str) -> ExecutionCellDocument {
+            self.0.document(id)
+        }
+
+        fn command(&self, probe: Probe) -> Vec<String> {
+            self.0.command(probe)
+        }
+
+        fn leftovers(&self) -> Vec<String> {
+            self.0.leftovers()
+        }
+
+        fn fault_points(&self) -> Vec<String> {
+            self.0.fault_points()
+        }
+
+        fn inject(&self, point: &str) {
+            self.0.inject(point);
+        }
+    }
+
+    fn warm() -> Result<WarmUnderTest, Missing> {
+        let linux = LinuxUnderTest::with(Warm::Keep(KEPT))?;
+        let settled = Arc::new(Settled(linux.backend()));
+        Ok(WarmUnderTest(linux, settled))
     }
 
     cellos_testkit::backend_contract!(warm, runs_workloads);
