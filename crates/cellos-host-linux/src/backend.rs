@@ -34,7 +34,7 @@ use crate::{
     launcher::LauncherOptions,
     message::{self, MAX_MESSAGE_BYTES},
     plan::CellPlan,
-    protocol::{CellKey, Created, Failure, FromLauncher, Numbered, Reply, Request},
+    protocol::{CellKey, Created, Ended, Failure, FromLauncher, Numbered, Reply, Request},
     start::Launcher,
 };
 
@@ -59,12 +59,18 @@ struct State {
     last_number: u64,
     waiting: HashMap<u64, oneshot::Sender<Answer>>,
     cells: HashMap<String, Entry>,
-    by_key: HashMap<CellKey, watch::Sender<Ended>>,
+    by_key: HashMap<CellKey, watch::Sender<Option<Fate>>>,
     launcher_gone: bool,
 }
 
-/// How a cell's workload ended, once it has: sticky, for any number of waiters.
-type Ended = Option<Result<ExitReport, String>>;
+/// What became of a cell, once that is known: sticky, for any number of waiters.
+#[derive(Debug, Clone)]
+enum Fate {
+    /// It ended and was taken apart.
+    Ended(Ended),
+    /// The launcher died, and with it the cell; nobody saw how it ended.
+    Lost,
+}
 
 struct Answer {
     reply: Reply,
@@ -81,7 +87,7 @@ enum Entry {
 
 struct Live {
     created: Created,
-    ended: watch::Receiver<Ended>,
+    fate: watch::Receiver<Option<Fate>>,
     working_folder: Option<OwnedFd>,
 }
 
@@ -226,9 +232,9 @@ impl Shared {
                 // Whoever asked for this cell has given up; nobody else would ever end it.
                 created.filter(|_| unheard.is_some())
             }
-            FromLauncher::Ended { cell, end } => {
-                if let Some(ended) = self.state().by_key.get(&cell) {
-                    ended.send_replace(Some(end));
+            FromLauncher::Ended { cell, ended } => {
+                if let Some(fate) = self.state().by_key.get(&cell) {
+                    fate.send_replace(Some(Fate::Ended(ended)));
                 }
                 None
             }
@@ -240,13 +246,13 @@ impl Shared {
         let mut state = self.state();
         state.launcher_gone = true;
         state.waiting.clear();
-        for ended in state.by_key.values() {
-            ended.send_if_modified(|ended| {
-                let running = ended.is_none();
-                if running {
-                    *ended = Some(Err("the launcher died, and with it every cell".to_owned()));
+        for fate in state.by_key.values() {
+            fate.send_if_modified(|fate| {
+                let unknown = fate.is_none();
+                if unknown {
+                    *fate = Some(Fate::Lost);
                 }
-                running
+                unknown
             });
         }
     }
@@ -310,14 +316,14 @@ impl<'a> Reservation<'a> {
 
     fn keep(mut self, created: Created, working_folder: Option<OwnedFd>) {
         let mut state = self.shared.state();
-        let ended = state
+        let fate = state
             .by_key
             .entry(created.cell)
             .or_insert_with(|| watch::Sender::new(None))
             .subscribe();
         let live = Live {
             created,
-            ended,
+            fate,
             working_folder,
         };
         state
@@ -382,19 +388,19 @@ impl CellBackend for LinuxBackend {
     }
 
     async fn wait_for_in_vm_exit(&self, cell_id: &str) -> Option<Result<i32, CellosError>> {
-        let mut ended = match self.live(cell_id, |live| Ok(live.ended.clone())) {
-            Ok(ended) => ended,
+        let mut fate = match self.live(cell_id, |live| Ok(live.fate.clone())) {
+            Ok(fate) => fate,
             Err(error) => return Some(Err(error)),
         };
-        let outcome = match ended.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone(),
-            Err(_) => Some(Err(
-                "the cell was destroyed before its workload ended".to_owned()
-            )),
-        };
-        outcome.map(|end| {
-            end.map(|report| report.end.shell_code())
-                .map_err(|lost| CellosError::Host(format!("cell {cell_id:?}: {lost}")))
+        let known = fate
+            .wait_for(Option::is_some)
+            .await
+            .map(|fate| fate.clone());
+        Some(match known {
+            Ok(fate) => exit_report(cell_id, fate).map(|report| report.end.shell_code()),
+            Err(_) => Err(CellosError::Host(format!(
+                "cell {cell_id:?} was destroyed before its workload ended"
+            ))),
         })
     }
 
@@ -449,12 +455,8 @@ impl WorkloadControl for LinuxBackend {
     }
 
     async fn exit_report(&self, cell_id: &str) -> Result<ExitReport, CellosError> {
-        let ended = self.live(cell_id, |live| Ok(live.ended.borrow().clone()))?;
-        match ended {
-            Some(Ok(report)) => Ok(report),
-            Some(Err(lost)) => Err(CellosError::Host(format!("cell {cell_id:?}: {lost}"))),
-            None => Err(CellosError::Host(format!("cell {cell_id:?} still runs"))),
-        }
+        let fate = self.live(cell_id, |live| Ok(live.fate.borrow().clone()))?;
+        exit_report(cell_id, fate)
     }
 
     async fn working_folder(&self, cell_id: &str) -> Result<WorkingFolder, CellosError> {
@@ -496,12 +498,26 @@ impl WorkloadControl for LinuxBackend {
             return Ok((report, Residue::default()));
         };
         let key = live.created.cell;
+        let fate = live.fate.clone();
         drop(live);
-        let answer = self.shared.call(Request::Destroy(key), &[]).await;
+        let running = fate.borrow().is_none();
+        if running {
+            // The cell's end is told before this is answered.
+            match self.shared.call(Request::Destroy(key), &[]).await?.reply {
+                Reply::Destroyed => {}
+                other => return Err(failed(other)),
+            }
+        }
         self.shared.state().by_key.remove(&key);
-        match answer?.reply {
-            Reply::Destroyed(residue) => Ok((self.report(cell_id, Removed::Yes), residue)),
-            other => Err(failed(other)),
+        let fate = fate.borrow().clone();
+        match fate {
+            Some(Fate::Ended(Ended { residue, .. })) => {
+                Ok((self.report(cell_id, Removed::Yes), residue))
+            }
+            Some(Fate::Lost) => Err(launcher_gone()),
+            None => Err(CellosError::Host(format!(
+                "the launcher did not say what is left of cell {cell_id:?}"
+            ))),
         }
     }
 }
@@ -531,6 +547,21 @@ fn failed(reply: Reply) -> CellosError {
 
 fn launcher_gone() -> CellosError {
     CellosError::Host("the launcher is gone, and with it every cell".to_owned())
+}
+
+fn exit_report(cell_id: &str, fate: Option<Fate>) -> Result<ExitReport, CellosError> {
+    match fate {
+        Some(Fate::Ended(Ended {
+            end: Ok(report), ..
+        })) => Ok(report),
+        Some(Fate::Ended(Ended { end: Err(why), .. })) => {
+            Err(CellosError::Host(format!("cell {cell_id:?}: {why}")))
+        }
+        Some(Fate::Lost) => Err(CellosError::Host(format!(
+            "cell {cell_id:?}: the launcher died, and with it every cell"
+        ))),
+        None => Err(CellosError::Host(format!("cell {cell_id:?} still runs"))),
+    }
 }
 
 fn unknown(cell_id: &str) -> CellosError {

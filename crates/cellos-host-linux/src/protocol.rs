@@ -18,7 +18,7 @@ pub(crate) enum Request {
     Release(CellKey),
     /// Ask the workload to end, or end it.
     Stop(CellKey, Stop),
-    /// Take the cell apart.
+    /// End the cell; a cell that has ended is taken apart already.
     Destroy(CellKey),
 }
 
@@ -50,11 +50,18 @@ pub(crate) struct Numbered {
 pub(crate) enum FromLauncher {
     /// The answer to a request.
     Reply { number: u64, reply: Reply },
-    /// A cell's workload has ended, and with it everything in the cell.
-    Ended {
-        cell: CellKey,
-        end: Result<ExitReport, String>,
-    },
+    /// A cell's workload has ended, and with it everything in the cell; what the cell had on the
+    /// host has been removed. The launcher knows the cell no more.
+    Ended { cell: CellKey, ended: Ended },
+}
+
+/// The end of a cell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ended {
+    /// How the workload ended; why nobody knows otherwise.
+    pub(crate) end: Result<ExitReport, String>,
+    /// What was found of the cell after it had been removed.
+    pub(crate) residue: Residue,
 }
 
 /// The answer to a request.
@@ -66,8 +73,8 @@ pub(crate) enum Reply {
     Released { pid: u32 },
     /// The stop was passed on, or there was nothing to stop.
     Stopped,
-    /// The cell is gone.
-    Destroyed(Residue),
+    /// The cell has ended, which its `Ended` said before, or there is no such cell.
+    Destroyed,
     /// The request failed; after a failed `Create` nothing of the cell is left.
     Failed(Failure),
 }

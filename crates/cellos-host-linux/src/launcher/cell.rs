@@ -24,8 +24,8 @@ use crate::{
     message::{self, Message},
     plan::{CellPlan, DEFAULT_USER, WRITABLE_MAX_BYTES},
     protocol::{
-        Assignment, CellKey, Created, Failure, FromInit, FromLauncher, Reply, SetupFailure, Stop,
-        to_init, workload,
+        Assignment, CellKey, Created, Ended, Failure, FromInit, FromLauncher, Reply, SetupFailure,
+        Stop, to_init, workload,
     },
     sys,
 };
@@ -444,18 +444,22 @@ impl Cell {
             }
             Phase::Parked | Phase::Starting { .. } | Phase::Running => {
                 let end = self.report(waited.map(|waited| waited.usage));
+                // Closed before the look at what is left.
+                self.ready = None;
+                let residue = self.remove_and_look();
                 outgoing.push(Outgoing {
                     message: FromLauncher::Ended {
                         cell: self.key,
-                        end,
+                        ended: Ended { end, residue },
                     },
                     descriptors: Vec::new(),
                 });
             }
         }
         if let Some(request) = self.destroy_request.take() {
-            self.finish_destroy(request, outgoing);
+            outgoing.push(Outgoing::reply(request, Reply::Destroyed));
         }
+        self.gone = true;
     }
 
     fn setup_error(&self) -> Failure {
@@ -552,21 +556,10 @@ impl Cell {
         (usage, limits_hit)
     }
 
-    /// Takes the cell apart. The answer follows when everything in it is dead.
-    pub(super) fn destroy(&mut self, request: u64, _shared: &Shared, outgoing: &mut Vec<Outgoing>) {
-        if matches!(self.phase, Phase::Ended) {
-            self.finish_destroy(request, outgoing);
-        } else {
-            self.destroy_request = Some(request);
-            self.kill(KilledBy::Request);
-        }
-    }
-
-    fn finish_destroy(&mut self, request: u64, outgoing: &mut Vec<Outgoing>) {
-        self.ready = None;
-        let residue = self.remove_and_look();
-        outgoing.push(Outgoing::reply(request, Reply::Destroyed(residue)));
-        self.gone = true;
+    /// Ends the cell. The answer follows when everything in it is dead and removed.
+    pub(super) fn destroy(&mut self, request: u64) {
+        self.destroy_request = Some(request);
+        self.kill(KilledBy::Request);
     }
 
     /// Removes what the cell had on the host and looks for what is left.

@@ -349,9 +349,13 @@ impl Launcher {
                 }
                 self.send_all(vec![Outgoing::reply(number, Reply::Stopped)]);
             }
-            Request::Destroy(key) => self.ask(key, number, |cell, shared, outgoing| {
-                cell.destroy(number, shared, outgoing);
-            }),
+            Request::Destroy(key) => {
+                if self.cells.contains_key(&key) {
+                    self.with_cell(key, |cell, _, _| cell.destroy(number));
+                } else {
+                    self.send_all(vec![Outgoing::reply(number, Reply::Destroyed)]);
+                }
+            }
         }
     }
 
