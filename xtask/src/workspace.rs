@@ -9,7 +9,6 @@ use crate::process;
 /// The folders of this checkout.
 pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
-    pub(crate) target: PathBuf,
 }
 
 impl Workspace {
@@ -29,7 +28,6 @@ impl Workspace {
         };
         Ok(Self {
             root: folder("workspace_root")?,
-            target: folder("target_directory")?,
         })
     }
 
@@ -38,6 +36,27 @@ impl Workspace {
         let mut command = Command::new(cargo());
         command.args(arguments).current_dir(&self.root);
         command
+    }
+
+    /// Builds a program of the package of its name for release, and says where it is: that
+    /// depends on the configured target.
+    pub(crate) fn release_program(&self, name: &str) -> Result<PathBuf, TaskError> {
+        let messages = process::output(&mut self.cargo(&[
+            "build",
+            "--release",
+            "--locked",
+            "--package",
+            name,
+            "--bin",
+            name,
+            "--message-format=json-render-diagnostics",
+        ]))?;
+        messages
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter_map(|message| Some(PathBuf::from(message.get("executable")?.as_str()?)))
+            .find(|program| program.file_name().is_some_and(|file| file == name))
+            .ok_or_else(|| TaskError::unreadable("cargo build", format!("no program {name}")))
     }
 
     /// Reads a text file of the checkout.

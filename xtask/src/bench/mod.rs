@@ -19,7 +19,6 @@ use runner::Runner;
 use statistics::Distribution;
 
 use crate::error::TaskError;
-use crate::process;
 use crate::workspace::{ScratchFolder, Workspace};
 
 /// What one contender needed for one workload, or why it could not be measured.
@@ -32,18 +31,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCod
     let options = Options::parse(arguments)?;
     let cellos = match &options.cellos {
         Some(path) => path.clone(),
-        None => {
-            process::run(&mut workspace.cargo(&[
-                "build",
-                "--release",
-                "--locked",
-                "--package",
-                "cellos",
-                "--bin",
-                "cellos",
-            ]))?;
-            workspace.target.join("release/cellos")
-        }
+        None => workspace.release_program("cellos")?,
     };
     let scratch = ScratchFolder::create("cellos-bench")?;
     let mut text = conditions::describe(&options);
