@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, chown},
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
     time::{Duration, Instant},
 };
 
@@ -12,29 +12,8 @@ use serde_json::Value;
 
 use crate::{
     program::cellos_program,
-    trial::{Trial, WHOLE_RUN, assert_one_error, records},
+    trial::{Trial, WHOLE_RUN, assert_one_error, behind, records},
 };
-
-/// The same command behind others, which get it as their last arguments.
-fn behind(wrapper: &[&str], command: &Command) -> Command {
-    let (first, rest) = wrapper.split_first().unwrap();
-    let mut wrapped = Command::new(first);
-    wrapped
-        .args(rest)
-        .arg(command.get_program())
-        .args(command.get_args())
-        .current_dir(command.get_current_dir().unwrap())
-        .env_clear()
-        .envs(
-            command
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        )
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    wrapped
-}
 
 /// A user namespace in which the caller is root.
 fn as_own_root(script: &str, command: &Command) -> Output {

@@ -73,3 +73,17 @@ fn a_second_signal_does_not_wait_for_the_grace() {
     trial.check(&output, &ends);
     assert!(begun.elapsed() < Duration::from_secs(10), "{begun:?}");
 }
+
+#[test]
+fn a_run_behind_nohup_outlives_the_terminal() {
+    require!("userns");
+    let trial = Trial::new();
+    let run = trial.shell(&[], r#"echo up; sleep 0.6; exit 3"#);
+    let mut child = crate::trial::behind(&["sh", "-c", r#"trap "" HUP; exec "$@""#, "sh"], &run)
+        .spawn()
+        .unwrap();
+    let mut word = [0; 3];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut word).unwrap();
+    signal(&child, Signal::HUP);
+    trial.check(&wait(child), &Ends::exited(3));
+}

@@ -255,7 +255,6 @@ pub(crate) fn records(place: &Place) -> Vec<String> {
         |entries| {
             entries
                 .map(|entry| entry.unwrap())
-                .filter(|entry| entry.path().join("record.json").exists())
                 .map(|entry| entry.file_name().to_string_lossy().into_owned())
                 .collect()
         },
@@ -304,6 +303,27 @@ fn cell_mounts() -> BTreeSet<String> {
         })
         .map(str::to_owned)
         .collect()
+}
+
+/// The same command behind others, which get it as their last arguments.
+pub(crate) fn behind(wrapper: &[&str], command: &Command) -> Command {
+    let (first, rest) = wrapper.split_first().unwrap();
+    let mut wrapped = Command::new(first);
+    wrapped
+        .args(rest)
+        .arg(command.get_program())
+        .args(command.get_args())
+        .current_dir(command.get_current_dir().unwrap())
+        .env_clear()
+        .envs(
+            command
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    wrapped
 }
 
 /// Sends a signal to a child.
