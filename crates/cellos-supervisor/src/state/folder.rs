@@ -5,9 +5,11 @@ use std::{
     ffi::OsString,
     fs::{self, File, TryLockError},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
+
+use jiff::Timestamp;
 
 use super::record::{RECORD_FORMAT_VERSION, RunRecord};
 
@@ -17,6 +19,8 @@ const RECORD: &str = "record.json";
 const PARTIAL: &str = "record.partial";
 /// Largest record that is read, in bytes; a written one has a few hundred and free labels.
 const MAX_RECORD_BYTES: u64 = 1 << 20;
+/// Age in seconds after which a run's folder without a record is one that nobody is about to fill.
+const UNUSED_AFTER_SECONDS: i64 = 60;
 /// Longest folder name, in bytes, on every common file system.
 const MAX_FOLDER_NAME_BYTES: usize = 255;
 
@@ -127,8 +131,9 @@ impl StateFolder {
         Ok(lease)
     }
 
-    /// Looks at every run's folder, in the order of their names.
-    pub(super) fn look(&self) -> Result<Vec<Look>, StateError> {
+    /// Looks at every run's folder, in the order of their names. Those of runs that ended before
+    /// they had a record, or after it was gone, are removed.
+    pub(super) fn look(&self, now: Timestamp) -> Result<Vec<Look>, StateError> {
         let runs = self.runs();
         let entries =
             fs::read_dir(&runs).map_err(|error| StateError::io("read folder", &runs, &error))?;
@@ -137,7 +142,7 @@ impl StateFolder {
             let entry = entry.map_err(|error| StateError::io("read folder", &runs, &error))?;
             found.push(Look {
                 run: entry.file_name(),
-                found: find(&entry.path()),
+                found: find(&entry.path(), now),
             });
         }
         found.sort_by(|a, b| a.run.cmp(&b.run));
@@ -163,8 +168,9 @@ pub(super) enum Found {
     Left(Box<RunLease>),
 }
 
-fn find(folder: &Path) -> Result<Found, StateError> {
+fn find(folder: &Path, now: Timestamp) -> Result<Found, StateError> {
     if !folder.join(RECORD).exists() {
+        remove_unused(folder, now);
         return Ok(Found::Nothing);
     }
     let Some(lock) = lock(folder)? else {
@@ -196,6 +202,18 @@ fn find(folder: &Path) -> Result<Found, StateError> {
         record,
         _lock: lock,
     })))
+}
+
+/// Removes a folder without a record that is too old to belong to a run that begins. It holds
+/// nothing of a cell, so one that stays does no harm, and is found the next time.
+fn remove_unused(folder: &Path, now: Timestamp) {
+    let is_old = fs::symlink_metadata(folder).is_ok_and(|metadata| {
+        now.as_second().saturating_sub(metadata.mtime()) > UNUSED_AFTER_SECONDS
+    });
+    if is_old && matches!(lock(folder), Ok(Some(_))) {
+        let _ = fs::remove_file(folder.join(PARTIAL));
+        let _ = fs::remove_dir(folder);
+    }
 }
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {

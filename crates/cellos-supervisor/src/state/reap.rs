@@ -103,7 +103,7 @@ pub fn reap(
     clock: &dyn Clock,
 ) -> Result<ReapReport, StateError> {
     let mut report = ReapReport::default();
-    for Look { run, found } in state.look()? {
+    for Look { run, found } in state.look(clock.now())? {
         let finished = match found {
             Ok(Found::Nothing) => continue,
             Ok(Found::Alive) => {

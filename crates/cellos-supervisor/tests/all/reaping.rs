@@ -249,3 +249,23 @@ async fn failed_teardown_leaves_the_record_for_the_reaper() {
     let report = reap(&state, &NoLeftovers, &SystemClock).unwrap();
     assert_eq!(report.reaped[0].run_id, "run-1");
 }
+
+#[test]
+fn folders_without_a_record_are_removed_when_nobody_can_be_about_to_fill_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateFolder::open(dir.path()).unwrap();
+    let make = |run_id: &str, age: Duration| {
+        let folder = state.run_folder(run_id).unwrap();
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("record.partial"), "{").unwrap();
+        let then = std::time::SystemTime::now() - age;
+        fs::File::open(&folder).unwrap().set_modified(then).unwrap();
+        folder
+    };
+    let begins = make("begins", Duration::ZERO);
+    let unused = make("unused", Duration::from_secs(120));
+    let report = reap(&state, &NoLeftovers, &SystemClock).unwrap();
+    assert!(report.reaped.is_empty() && report.problems.is_empty());
+    assert!(begins.exists());
+    assert!(!unused.exists());
+}
