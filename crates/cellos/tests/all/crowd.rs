@@ -56,7 +56,7 @@ fn two_runs_of_one_document_are_two_runs() {
 fn a_run_id_that_is_in_use_is_refused() {
     require!("userns");
     let trial = Trial::new();
-    let child = trial.start(&[], r#"sleep "$0""#);
+    let child = trial.start(&[], r#"echo up; sleep "$0""#);
     let other = trial.shell(&[], "true").output().unwrap();
     assert_eq!(other.status.code(), Some(125), "{other:?}");
     crate::trial::assert_one_error(&other, Some("is running; choose another run id"));

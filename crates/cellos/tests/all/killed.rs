@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::trial::{Ends, Trial, assert_one_error, records, signal, wait};
 
 /// Two processes of the command, one of them a daemon.
-const SCRIPT: &str = r#"(setsid sleep "$0" &); exec sleep "$0""#;
+const SCRIPT: &str = r#"(setsid sleep "$0" &); echo up; exec sleep "$0""#;
 /// Within this time a cell is dead after its supervisor.
 const DEAD_WITHIN: Duration = Duration::from_secs(1);
 

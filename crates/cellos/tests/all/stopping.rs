@@ -18,7 +18,7 @@ fn each_signal_stops_a_running_cell() {
     require!("userns");
     for (number, name, code) in SIGNALS {
         let trial = Trial::new();
-        let child = trial.start(&[], r#"(setsid sleep "$0" &); exec sleep "$0""#);
+        let child = trial.start(&[], r#"(setsid sleep "$0" &); echo up; exec sleep "$0""#);
         signal(&child, number);
         let error = format!("stopped by {name} in phase run");
         let ends = Ends::with(code, &error, "supervisor-signal", "supervisor_signal");
@@ -60,7 +60,7 @@ fn a_second_signal_does_not_wait_for_the_grace() {
     let trial = Trial::new();
     let child = trial.start(
         &["--grace", "60s"],
-        r#"trap "echo asked" TERM; while :; do sleep 0.05; done"#,
+        r#"trap "echo asked" TERM; echo up; while :; do sleep 0.05; done"#,
     );
     let begun = Instant::now();
     signal(&child, Signal::TERM);

@@ -137,13 +137,10 @@ impl Trial {
         output
     }
 
-    /// Starts a script, and returns when it has said `up` and its start is on record.
+    /// Starts a script that says `up`, and returns when it has and its start is on record.
     #[track_caller]
     pub(crate) fn start(&self, flags: &[&str], script: &str) -> Child {
-        let mut child = self
-            .shell(flags, &format!("echo up; {script}"))
-            .spawn()
-            .unwrap();
+        let mut child = self.shell(flags, script).spawn().unwrap();
         let mut word = [0; 3];
         let read = child.stdout.as_mut().unwrap().read_exact(&mut word);
         if read.is_err() {
