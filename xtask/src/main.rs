@@ -4,6 +4,7 @@
 mod bench;
 mod counts;
 mod error;
+mod limits;
 mod packages;
 mod process;
 mod report;
@@ -32,7 +33,8 @@ Tasks:
             --cellos PATH   measure this binary, build nothing
             --document FILE also measure `cellos run FILE`
             --write         put the tables into BENCHMARKS.md
-  spec    Check that every test named in SPECIFICATION.md exists
+  spec    Check that every test named in SPECIFICATION.md exists, and that every bound in
+          docs/limits.md has the value that the source has
 ";
 
 fn main() -> ExitCode {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use crate::error::TaskError;
+use crate::limits;
 use crate::process;
 use crate::workspace::Workspace;
 
@@ -25,6 +26,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCod
     if let Some(argument) = arguments.first() {
         return Err(TaskError::usage(format!("spec takes no `{argument}`")));
     }
+    println!("{}", limits::check(workspace)?);
     println!("{}", check(workspace, usize::MAX)?);
     Ok(ExitCode::SUCCESS)
 }

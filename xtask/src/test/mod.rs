@@ -10,7 +10,7 @@ use crate::counts::{self, TestCounts};
 use crate::error::TaskError;
 use crate::report::{Outcome, Report};
 use crate::workspace::Workspace;
-use crate::{packages, process, skips, spec, tools};
+use crate::{limits, packages, process, skips, spec, tools};
 
 /// The nextest profile of the gate, in `.config/nextest.toml`.
 const PROFILE: &str = "full";
@@ -46,6 +46,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCod
         report.not_tried("dependencies", "cargo-deny is missing");
         report.not_tried("advisories", "cargo-deny is missing");
     }
+    report.step("limits page", || {
+        limits::check(workspace).map(Outcome::Held)
+    });
     report.step("lint", || {
         holds(&mut workspace.cargo(&[
             "clippy",
