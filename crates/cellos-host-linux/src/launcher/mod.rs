@@ -339,6 +339,10 @@ impl Launcher {
                         self.send_all(vec![Outgoing::reply(number, Reply::Failed(failure))]);
                     }
                 }
+                if self.warm == Warm::Once {
+                    // The single cell of this process could not use it.
+                    self.discard_spares();
+                }
             }
             Request::Release(key) => self.ask(key, number, |cell, _, outgoing| {
                 cell.release(number, &message.descriptors, outgoing);
@@ -410,14 +414,18 @@ impl Launcher {
         }
     }
 
+    fn discard_spares(&self) {
+        while let Some(spare) = self.shared.spares.take() {
+            spare.discard();
+        }
+    }
+
     /// The supervisor is gone: nobody is left to ask for anything.
     fn end_all_cells(&mut self) {
         for cell in self.cells.values_mut() {
             cell.stop(crate::protocol::Stop::Kill);
         }
-        while let Some(spare) = self.shared.spares.take() {
-            spare.discard();
-        }
+        self.discard_spares();
         let bound = Instant::now() + LAST_TEARDOWN_BOUND;
         for cell in self.cells.values_mut() {
             cell.end_now(&self.shared, bound);

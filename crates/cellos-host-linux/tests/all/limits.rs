@@ -1,10 +1,14 @@
 //! Limits hold, and what hit them is told.
 
-use cellos_core::ports::workload::{LimitHit, WorkloadEnd};
+use cellos_core::ports::{
+    CellBackend,
+    workload::{LimitHit, WorkloadEnd},
+};
+use cellos_host_linux::{LauncherOptions, Warm};
 use cellos_testkit::require;
 use serde_json::json;
 
-use crate::support::{backend, document, run, shell};
+use crate::support::{backend, backend_with, document, run, shell};
 
 const MIB: u64 = 1 << 20;
 
@@ -146,4 +150,58 @@ async fn the_process_is_in_its_control_group() {
         "{}",
         finished.output
     );
+}
+
+#[tokio::test]
+async fn a_begun_cell_that_the_only_cell_cannot_use_is_ended() {
+    require!("userns");
+    require!("cgroups");
+    let options = LauncherOptions {
+        warm: Warm::Once,
+        ..LauncherOptions::default()
+    };
+    let backend = backend_with(&options);
+    let mut command = shell("true");
+    command["limits"] = json!({ "memoryMaxBytes": 64 * MIB });
+    let handle = backend
+        .create(&document("only", &command, &json!({})))
+        .await
+        .unwrap();
+    // The launcher's children are the cell's init and nothing else, once it has had the time.
+    let mut left = usize::MAX;
+    for _ in 0..200 {
+        left = inits_of_this_process();
+        if left == 1 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(left, 1);
+    backend.destroy(&handle).await.unwrap();
+}
+
+/// Grandchildren of this test's thread: what its launcher has made.
+fn inits_of_this_process() -> usize {
+    let children = |path: String| {
+        std::fs::read_to_string(path)
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let launchers = std::fs::read_dir("/proc/self/task")
+        .unwrap()
+        .flat_map(|thread| {
+            children(
+                thread
+                    .unwrap()
+                    .path()
+                    .join("children")
+                    .display()
+                    .to_string(),
+            )
+        });
+    launchers
+        .flat_map(|pid| children(format!("/proc/{pid}/task/{pid}/children")))
+        .count()
 }
