@@ -136,6 +136,8 @@ pub(crate) const MOUNT_ATTR_NOSUID: u64 = 0x02;
 pub(crate) const MOUNT_ATTR_NODEV: u64 = 0x04;
 pub(crate) const MOUNT_ATTR_NOEXEC: u64 = 0x08;
 pub(crate) const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+/// Propagation type of a mount that has no peers (mount(2)).
+pub(crate) const MS_PRIVATE: u64 = 1 << 18;
 
 /// mount_setattr(2) on the mount that a descriptor refers to.
 pub(crate) fn mount_setattr(

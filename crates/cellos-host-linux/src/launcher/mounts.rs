@@ -15,7 +15,7 @@ use rustix::{
 use super::identity;
 use crate::{
     protocol::Failure,
-    sys::{Depth, MOUNT_ATTR_IDMAP, MountAttributes, mount_setattr},
+    sys::{Depth, MOUNT_ATTR_IDMAP, MS_PRIVATE, MountAttributes, mount_setattr},
 };
 
 /// A source that was opened, not yet mapped to a cell.
@@ -116,7 +116,15 @@ fn open_source_tree(source: &Source) -> io::Result<OwnedFd> {
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH
         | OpenTreeFlags::AT_RECURSIVE;
-    Ok(open_tree(&source.descriptor, "", flags)?)
+    let tree = open_tree(&source.descriptor, "", flags)?;
+    // The clone of a shared mount is its peer (mount_namespaces(7)): what is mounted on it would
+    // appear on the host, and what the host mounts later would appear in the cell.
+    let private = MountAttributes {
+        propagation: MS_PRIVATE,
+        ..MountAttributes::default()
+    };
+    mount_setattr(tree.as_fd(), Depth::Tree, &private)?;
+    Ok(tree)
 }
 
 fn host(source: &Source, error: &io::Error) -> Failure {
