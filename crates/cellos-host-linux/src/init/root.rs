@@ -41,11 +41,6 @@ const WRITABLE_FOLDERS: &[&str] = &["tmp", "dev/shm"];
 /// Bound on the files of a cell, so that it cannot exhaust kernel memory with inodes.
 const MAX_INODES: u32 = 262_144;
 
-/// Where the new root is attached until it becomes the root. It hides what is beneath, and a cell
-/// that is its caller opens the sources of its mounts after that, so the folder has to be one that
-/// nobody mounts from: these two are in every procfs, and hold nothing of a user's.
-const STAGING_FOLDERS: &[&str] = &["/proc/fs", "/proc/tty"];
-
 /// A declared mount, ready to be put in its place.
 #[derive(Debug)]
 pub(super) struct OpenedMount {
@@ -89,7 +84,7 @@ pub(super) fn build(
         ("nr_inodes", &MAX_INODES.to_string()),
     ])
     .step("mount the root tmpfs")?;
-    attach_somewhere(root.as_fd())?;
+    attach_on_top(root.as_fd())?;
 
     make_places(root.as_fd())?;
     write_configuration(root.as_fd(), user)?;
@@ -124,7 +119,7 @@ pub(super) fn enter(skeleton: Skeleton, plan: &CellPlan, mounts: &[OpenedMount])
     let mut in_order: Vec<_> = mounts.iter().collect();
     in_order.sort_by_key(|mount| mount.target.matches('/').count());
     for mount in in_order {
-        mount_declared(root, mount)?;
+        mount_declared(root, mount, links_for(mount, mounts))?;
     }
     rustix::process::fchdir(root).step("enter the new root")?;
     rustix::process::pivot_root(".", ".").step("pivot_root")?;
@@ -164,32 +159,82 @@ fn make_declared_places(
     mounts: &[OpenedMount],
 ) -> StepResult<()> {
     for mount in mounts {
-        let in_another = mounts
-            .iter()
-            .any(|other| other.target != mount.target && is_beneath(&mount.target, &other.target));
-        // Those places can be made only once what they lie in is there.
-        if !in_another && !is_in_writable_folder(plan, &mount.target) {
-            place_for(root, mount)?;
+        let links = links_for(mount, mounts);
+        // Places in another mount can be made only once what they lie in is there.
+        if links != Links::Refuse && !is_in_writable_folder(plan, &mount.target) {
+            place_for(root, mount, links)?;
         }
     }
     Ok(())
 }
 
-/// Makes the place a declared mount goes to.
-fn place_for(root: BorrowedFd<'_>, mount: &OpenedMount) -> StepResult<()> {
-    let target = relative(&mount.target);
-    let step = format_args!("make the mount target {:?}", mount.target);
-    if mount.is_folder {
-        make_folders(root, target).step_of_document(step)
+/// What becomes of a symbolic link in the path of a mount target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Links {
+    /// It leads where it leads inside the new root: the system has such links, `/bin` for one.
+    StayInside,
+    /// It is an error: whoever can write to the mount that it lies in would decide what is
+    /// mounted where, and what is made on the host.
+    Refuse,
+}
+
+fn links_for(mount: &OpenedMount, mounts: &[OpenedMount]) -> Links {
+    let in_another = mounts
+        .iter()
+        .any(|other| other.target != mount.target && is_beneath(&mount.target, &other.target));
+    if in_another {
+        Links::Refuse
     } else {
-        if let Some((folder, _)) = target.rsplit_once('/') {
-            make_folders(root, folder).step_of_document(step)?;
-        }
-        match make_file(root, target, b"") {
-            Err(Errno::EXIST) => Ok(()),
-            other => other.step_of_document(step),
-        }
+        Links::StayInside
     }
+}
+
+/// Opens the place a declared mount goes to, and makes it where it is missing.
+fn place_for(root: BorrowedFd<'_>, mount: &OpenedMount, links: Links) -> StepResult<OwnedFd> {
+    let target = relative(&mount.target);
+    match open_or_make(root, target, mount.is_folder, links) {
+        Err(Errno::LOOP) => Err(Errno::LOOP).step_of_document(format_args!(
+            "mount target {:?} passes a symbolic link that lies in another mount",
+            mount.target
+        )),
+        other => other.step_of_document(format_args!("make the mount target {:?}", mount.target)),
+    }
+}
+
+fn open_or_make(
+    root: BorrowedFd<'_>,
+    path: &str,
+    is_folder: bool,
+    links: Links,
+) -> rustix::io::Result<OwnedFd> {
+    match open_within(root, path, links) {
+        Err(Errno::NOENT) => {}
+        other => return other,
+    }
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let made;
+    let folder = if folder.is_empty() {
+        root
+    } else {
+        made = open_or_make(root, folder, true, links)?;
+        made.as_fd()
+    };
+    if is_folder {
+        make_folder(folder, name)?;
+    } else {
+        make_file(folder, name, b"")?;
+    }
+    open_within(root, path, links)
+}
+
+/// Opens a path of the new root without ever leaving it, whatever links it passes.
+fn open_within(root: BorrowedFd<'_>, path: &str, links: Links) -> rustix::io::Result<OwnedFd> {
+    let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    if links == Links::Refuse {
+        resolve |= ResolveFlags::NO_SYMLINKS;
+    }
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    openat2(root, path, flags, Mode::empty(), resolve)
 }
 
 /// Whether the working folder is one that the cell gets made, and not part of a mount, of
@@ -289,7 +334,9 @@ fn mount_devices(root: BorrowedFd<'_>) -> StepResult<()> {
 fn mount_proc(root: BorrowedFd<'_>) -> StepResult<()> {
     let proc = new_file_system(
         "proc",
-        &[],
+        // Init, which nobody in the cell may look into, is not shown: its command line is that of
+        // the program that was started on the host (proc(5), Linux 5.8).
+        &[("hidepid", "ptraceable")],
         MountAttrFlags::MOUNT_ATTR_RDONLY
             | MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
@@ -329,18 +376,13 @@ fn make_working_folder(root: BorrowedFd<'_>, plan: &CellPlan) -> StepResult<()> 
     }
 }
 
-fn mount_declared(root: BorrowedFd<'_>, mount: &OpenedMount) -> StepResult<()> {
+fn mount_declared(root: BorrowedFd<'_>, mount: &OpenedMount, links: Links) -> StepResult<()> {
     let step = format_args!("mount {:?} on {:?}", mount.source, mount.target);
     let mut attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
     if mount.access == MountAccess::Ro {
         attributes |= MOUNT_ATTR_RDONLY;
     }
-    let target = relative(&mount.target);
-    // Places inside writable folders and other mounts could not be made before those were there.
-    match openat(root, target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(_) => {}
-        Err(_) => place_for(root, mount)?,
-    }
+    let place = place_for(root, mount, links)?;
     let own;
     let tree = match &mount.tree {
         Some(tree) => tree,
@@ -350,7 +392,14 @@ fn mount_declared(root: BorrowedFd<'_>, mount: &OpenedMount) -> StepResult<()> {
         }
     };
     set(tree.as_fd(), Depth::Tree, attributes).step(step)?;
-    attach(tree.as_fd(), root, target).step(step)
+    move_mount(
+        tree.as_fd(),
+        "",
+        place,
+        "",
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
+    )
+    .step(step)
 }
 
 /// Opens a source in this mount namespace. The launcher has already refused links in its path;
@@ -438,21 +487,12 @@ fn attach(tree: BorrowedFd<'_>, root: BorrowedFd<'_>, target: &str) -> rustix::i
     )
 }
 
-fn attach_somewhere(root: BorrowedFd<'_>) -> StepResult<()> {
-    let mut result = Err(Errno::NOENT);
-    for folder in STAGING_FOLDERS {
-        result = move_mount(
-            root,
-            "",
-            CWD,
-            *folder,
-            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-        );
-        if result.is_ok() {
-            break;
-        }
-    }
-    result.step("attach the new root")
+/// Attaches the new root on top of the old one until it becomes the root. Paths of this process
+/// still begin at the old one beneath, so nothing of the host is covered that is to be mounted
+/// yet.
+fn attach_on_top(root: BorrowedFd<'_>) -> StepResult<()> {
+    move_mount(root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .step("attach the new root")
 }
 
 fn new_tmpfs(options: &[(&str, &str)]) -> rustix::io::Result<OwnedFd> {
