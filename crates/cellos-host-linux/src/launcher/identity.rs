@@ -99,10 +99,18 @@ fn maps_cell_ids(map: &str) -> bool {
 /// A user namespace that maps the owner of a folder to a cell's host ids, for
 /// `MOUNT_ATTR_IDMAP` of mount_setattr(2).
 pub(crate) fn mapping_namespace(owner: (u32, u32), host_ids: (u32, u32)) -> io::Result<OwnedFd> {
+    let launcher = rustix::process::getpid();
     // SAFETY: the launcher has a single thread.
     match unsafe { sys::clone_process(libc::CLONE_NEWUSER as u64, None)? } {
         Cloned::Child => loop {
-            // It only has to exist until its namespace has been opened.
+            // It only has to exist until its namespace has been opened, and has to end with a
+            // launcher that is killed before then.
+            let end = rustix::process::set_parent_process_death_signal(Some(
+                rustix::process::Signal::KILL,
+            ));
+            if end.is_err() || rustix::process::getppid() != Some(launcher) {
+                sys::exit_now(1);
+            }
             let _ = rustix::thread::nanosleep(&rustix::time::Timespec {
                 tv_sec: 60,
                 tv_nsec: 0,
