@@ -543,6 +543,15 @@ impl Cell {
             usage.memory_peak_bytes = stats.memory_peak_bytes;
             usage.oom_kills = stats.oom_kills;
             usage.pids_peak = stats.pids_peak;
+            // A parent that ignores SIGCHLD keeps its children's times from all who wait for it
+            // (wait(2)); the control group counts them nevertheless.
+            let counted = |time: Option<Duration>, setup: u64| {
+                time.map(|time| time.saturating_sub(Duration::from_micros(setup)))
+            };
+            usage.cpu_user = usage.cpu_user.max(counted(stats.cpu_user, setup_user));
+            usage.cpu_system = usage
+                .cpu_system
+                .max(counted(stats.cpu_system, setup_system));
             if let (Some(limit_bytes), Some(kills @ 1..)) =
                 (self.plan.memory_max_bytes, stats.oom_kills)
             {
