@@ -5,6 +5,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use async_trait::async_trait;
@@ -22,19 +23,32 @@ const MAX_NAME_BYTES: usize = 255;
 #[derive(Debug, Clone)]
 pub struct LocalFolder {
     root: PathBuf,
+    /// Open from before the cell runs: a workload that can write where the folder lies could put
+    /// a link in its place.
+    folder: Arc<OwnedFd>,
     cell_id: String,
 }
 
 impl LocalFolder {
     /// Artifacts of `cell_id` go to `<root>/<cell_id>/`, which is made when the first one arrives.
+    /// The root is made, and opened, here; make the sink before the cell runs.
     ///
     /// # Errors
-    /// [`CellosError::ExportSink`] when the cell's id is no safe folder name.
+    /// [`CellosError::ExportSink`] when the cell's id is no safe folder name, or the root cannot be
+    /// made.
     pub fn new(root: impl Into<PathBuf>, cell_id: impl Into<String>) -> Result<Self, CellosError> {
         let cell_id = cell_id.into();
         check_name("cell id", &cell_id)?;
+        let root = root.into();
+        let folder = open_root(&root).map_err(|error| {
+            CellosError::ExportSink(format!(
+                "cannot make the artifact folder {}: {error}",
+                root.display()
+            ))
+        })?;
         Ok(Self {
-            root: root.into(),
+            root,
+            folder: Arc::new(folder),
             cell_id,
         })
     }
@@ -65,21 +79,29 @@ impl LocalFolder {
 
     /// Opens the cell's folder without following a symbolic link in its place.
     fn open_cell_folder(&self) -> io::Result<OwnedFd> {
-        std::fs::create_dir_all(&self.root)?;
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(&self.root, flags, Mode::empty())?;
-        match rustix::fs::mkdirat(&root, &self.cell_id, Mode::from_raw_mode(0o777)) {
+        let root = &*self.folder;
+        match rustix::fs::mkdirat(root, &self.cell_id, Mode::from_raw_mode(0o777)) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        let folder = rustix::fs::openat(
-            &root,
+        let flags = FOLDER | OFlags::NOFOLLOW;
+        Ok(rustix::fs::openat(
+            root,
             &self.cell_id,
-            flags | OFlags::NOFOLLOW,
+            flags,
             Mode::empty(),
-        )?;
-        Ok(folder)
+        )?)
     }
+}
+
+/// How folders are opened.
+const FOLDER: OFlags = OFlags::DIRECTORY
+    .union(OFlags::RDONLY)
+    .union(OFlags::CLOEXEC);
+
+fn open_root(root: &Path) -> io::Result<OwnedFd> {
+    std::fs::create_dir_all(root)?;
+    Ok(rustix::fs::open(root, FOLDER, Mode::empty())?)
 }
 
 fn write_whole(folder: &OwnedFd, partial: &str, name: &str, input: &mut File) -> io::Result<u64> {
@@ -228,6 +250,26 @@ mod tests {
             .await
             .unwrap_err();
         assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn link_that_takes_the_place_of_the_root_later_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, elsewhere) = (dir.path().join("out"), dir.path().join("elsewhere"));
+        std::fs::create_dir_all(&elsewhere).unwrap();
+        let sink = LocalFolder::new(&root, "cell-1").unwrap();
+        std::fs::rename(&root, dir.path().join("moved")).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &root).unwrap();
+        let source = source(dir.path(), "x");
+        sink.push(
+            "a",
+            source.to_str().unwrap(),
+            &ExportArtifactMetadata::default(),
+        )
+        .await
+        .unwrap();
+        assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
+        assert!(dir.path().join("moved/cell-1/a").exists());
     }
 
     #[tokio::test]
