@@ -12,6 +12,7 @@ mod doctor;
 mod document_file;
 mod drop_in;
 mod early;
+mod evidence_guard;
 pub mod exit;
 mod failure;
 mod intake;

@@ -30,6 +30,7 @@ use crate::{
     commands::{run as run_command, version::VERSION},
     compose::{self, BackendOptions, RunPorts},
     document_file::DocumentSource,
+    evidence_guard,
     failure::Failure,
     intake::Intake,
     logging, say,
@@ -218,6 +219,8 @@ fn run(document: &OsStr) -> Result<Success, Failure> {
                 compose::other_descriptors(&config.backend)
             })
             .map_err(Failure::refused)?;
+        evidence_guard::check(admitted.document(), &events_file, state.root())
+            .map_err(Failure::document)?;
         passed.keep_anchor(&config).map_err(Failure::call)?;
         let exports =
             compose::export_sink(config.export_dir.as_deref(), &admitted.document().spec.id)?;

@@ -5,6 +5,7 @@
     reason = "helpers of tests are not recognised as tests"
 )]
 
+mod attacks;
 mod bait;
 mod breakouts;
 mod crowd;

@@ -14,6 +14,7 @@ use std::{
 use cellos_core::{ports::workload::Streams, source::UnknownFields};
 use cellos_sinks::Durability;
 use cellos_supervisor::{RunOutcome, RunRequest};
+use rustix::fs::FileType;
 
 use self::{
     cell_flags::CellFlags,
@@ -22,6 +23,7 @@ use self::{
 use crate::{
     compose::{self, BackendOptions, PreparedBackend, RunPorts},
     document_file::DocumentSource,
+    evidence_guard,
     exit::Exit,
     failure::Failure,
     intake::Intake,
@@ -134,6 +136,8 @@ enum CallError {
     Signals(#[source] io::Error),
     #[error("the standard streams cannot be handed on")]
     Streams(#[source] io::Error),
+    #[error("{stream} is a folder, through which the command could leave its cell")]
+    FolderAsStream { stream: &'static str },
 }
 
 impl RunArgs {
@@ -142,14 +146,14 @@ impl RunArgs {
         self.verbose
     }
 
-    fn record_target(&self) -> Option<RecordTarget> {
-        self.json.as_deref().map(RecordTarget::from_argument)
+    fn record_target(&self) -> Result<Option<RecordTarget>, Failure> {
+        self.json.as_deref().map(RecordTarget::open).transpose()
     }
 }
 
 /// Runs it.
 pub(crate) fn run(args: RunArgs, begun: Option<PreparedBackend>) -> Result<Exit, Failure> {
-    let record = args.record_target();
+    let record = args.record_target()?;
     let run_id = match &args.run_id {
         Some(run_id) if !cellos_core::admission::is_portable_id(run_id) => {
             return Err(Failure::call(CallError::RunId {
@@ -208,6 +212,8 @@ fn run_with_id(
                 compose::other_descriptors(&args.backend)
             })
             .map_err(Failure::refused)?;
+        evidence_guard::check(admitted.document(), &events_file, state.root())
+            .map_err(Failure::document)?;
         let exports =
             compose::export_sink(args.export_dir.as_deref(), &admitted.document().spec.id)?;
         let request = RunRequest {
@@ -290,16 +296,24 @@ fn print_document(intake: Intake, format: DocumentFormat) -> Result<Exit, Failur
 
 /// The workload gets descriptors of our own streams, so nothing stands between it and them.
 fn streams(stdin: Stdin) -> Result<Streams, Failure> {
-    let own = |stream: io::Result<OwnedFd>| {
-        stream.map_err(|error| Failure::call(CallError::Streams(error)))
+    let own = |name: &'static str, stream: io::Result<OwnedFd>| {
+        let stream = stream.map_err(|error| Failure::call(CallError::Streams(error)))?;
+        let stat = rustix::fs::fstat(&stream)
+            .map_err(|error| Failure::call(CallError::Streams(error.into())))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            // Every path can be opened from an open folder, whatever the cell's root is.
+            FileType::Directory => Err(Failure::call(CallError::FolderAsStream { stream: name })),
+            _ => Ok(stream),
+        }
+    };
+    let stdin = match stdin {
+        Stdin::Inherited => io::stdin().as_fd().try_clone_to_owned(),
+        Stdin::Empty => std::fs::File::open(Path::new("/dev/null")).map(OwnedFd::from),
     };
     Ok(Streams {
-        stdin: own(match stdin {
-            Stdin::Inherited => io::stdin().as_fd().try_clone_to_owned(),
-            Stdin::Empty => std::fs::File::open(Path::new("/dev/null")).map(OwnedFd::from),
-        })?,
-        stdout: own(io::stdout().as_fd().try_clone_to_owned())?,
-        stderr: own(io::stderr().as_fd().try_clone_to_owned())?,
+        stdin: own("standard input", stdin)?,
+        stdout: own("standard output", io::stdout().as_fd().try_clone_to_owned())?,
+        stderr: own("standard error", io::stderr().as_fd().try_clone_to_owned())?,
     })
 }
 

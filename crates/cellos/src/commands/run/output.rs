@@ -1,8 +1,9 @@
 //! What a run says: the result record, the document, the end and the timings.
 
 use std::{
-    fs,
+    fs::File,
     io::{self, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -10,15 +11,21 @@ use cellos_core::{
     CellosError, ExecutionCellDocument, document::SecretDeliveryMode, ports::workload::LimitHit,
 };
 use cellos_supervisor::{RESULT_FORMAT_VERSION, RunError, RunOutcome, describe_limit};
+use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
 
 use crate::{exit::Exit, failure::Failure, say};
 
 /// Where the result record goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum RecordTarget {
     StandardOutput,
-    File(PathBuf),
+    /// Open from before the cell runs: a workload that can write where the file lies could put a
+    /// link or a FIFO in its place.
+    File {
+        path: PathBuf,
+        file: File,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -29,12 +36,17 @@ struct RecordError {
 }
 
 impl RecordTarget {
-    /// `-` is standard output.
-    pub(super) fn from_argument(argument: &Path) -> Self {
+    /// `-` is standard output; a file is made, and opened, right away.
+    pub(super) fn open(argument: &Path) -> Result<Self, Failure> {
         if argument.as_os_str() == "-" {
-            Self::StandardOutput
-        } else {
-            Self::File(argument.to_path_buf())
+            return Ok(Self::StandardOutput);
+        }
+        match open_record(argument) {
+            Ok(file) => Ok(Self::File {
+                path: argument.to_path_buf(),
+                file,
+            }),
+            Err(source) => Err(unwritable(argument, source)),
         }
     }
 
@@ -42,15 +54,42 @@ impl RecordTarget {
     pub(super) fn write(&self, record: &Value) -> Result<(), Failure> {
         match self {
             Self::StandardOutput => writeln!(io::stdout().lock(), "{record}")?,
-            Self::File(path) => fs::write(path, format!("{record}\n")).map_err(|source| {
-                Failure::call(RecordError {
-                    path: path.clone(),
-                    source,
-                })
-            })?,
+            Self::File { path, file } => replace_content(file, &format!("{record}\n"))
+                .map_err(|source| unwritable(path, source))?,
         }
         Ok(())
     }
+}
+
+fn unwritable(path: &Path, source: io::Error) -> Failure {
+    Failure::call(RecordError {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+/// Opens without waiting for a FIFO's other end. A link may be an earlier workload's, so none is
+/// followed except those that the system itself makes, `/dev/stderr` and `/dev/fd/N`.
+fn open_record(path: &Path) -> io::Result<File> {
+    let mut flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOCTTY;
+    flags |= OFlags::NONBLOCK;
+    if !path.starts_with("/dev") {
+        flags |= OFlags::NOFOLLOW;
+    }
+    let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o666))?);
+    rustix::io::ioctl_fionbio(&file, false)?;
+    Ok(file)
+}
+
+fn replace_content(mut file: &File, content: &str) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    if metadata.is_file() {
+        if metadata.nlink() == 0 {
+            return Err(io::Error::other("it was deleted while the cell ran"));
+        }
+        file.set_len(0)?;
+    }
+    file.write_all(content.as_bytes())
 }
 
 /// The record of a run.

@@ -1,0 +1,224 @@
+//! What a hostile command may try against whoever runs it: each of these once worked.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::symlink,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+};
+
+use cellos_testkit::require;
+
+use crate::program::Place;
+
+/// A place without links in its path, with a folder that cells may write to.
+fn place_with_work() -> (Place, PathBuf) {
+    let place = Place::new();
+    let work = place.path().canonicalize().unwrap().join("work");
+    fs::create_dir(&work).unwrap();
+    (place, work)
+}
+
+/// Runs a shell script in a cell that may write to `work`, which is also the current folder.
+fn run(place: &Place, work: &PathBuf, flags: &[&str], script: &str) -> Output {
+    let head = ["run", "--mount", ".:/work:rw"];
+    place
+        .cellos(&[&head[..], flags, &["--", "sh", "-c", script]].concat())
+        .current_dir(work)
+        .output()
+        .unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_link_in_place_of_the_result_record_is_not_followed() {
+    require!("userns");
+    let (place, work) = place_with_work();
+    let victim = place.file("victim", "precious");
+    let script = format!(
+        "rm -f result.json; ln -s {} result.json",
+        victim.to_str().unwrap()
+    );
+    let during = run(&place, &work, &["--json=result.json"], &script);
+    assert_eq!(during.status.code(), Some(125), "{}", stderr(&during));
+    // The link is there before the next run begins.
+    let before = run(&place, &work, &["--json=result.json"], "true");
+    assert_eq!(before.status.code(), Some(125), "{}", stderr(&before));
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+}
+
+#[test]
+fn a_fifo_in_place_of_the_result_record_does_not_hang_the_supervisor() {
+    require!("userns");
+    let (place, work) = place_with_work();
+    let script = "rm -f result.json; mkfifo result.json";
+    let output = run(&place, &work, &["--json=result.json"], script);
+    assert!(
+        stderr(&output).contains("deleted while the cell ran"),
+        "{}",
+        stderr(&output)
+    );
+    let again = run(&place, &work, &["--json=result.json"], "true");
+    assert_eq!(again.status.code(), Some(125), "{}", stderr(&again));
+}
+
+#[test]
+fn a_link_in_place_of_the_artifact_folder_is_not_followed() {
+    require!("userns");
+    let (place, work) = place_with_work();
+    let elsewhere = place.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let script = format!(
+        "echo data > art; mv out gone 2>/dev/null; ln -s {} out",
+        elsewhere.to_str().unwrap()
+    );
+    let document = place.file(
+        "cell.json",
+        format!(
+            r#"{{"apiVersion":"cellos.io/v1","kind":"ExecutionCell","spec":{{"id":"exporter",
+            "authority":{{"filesystem":{{"mounts":[
+                {{"source":{work:?},"target":"/work","access":"rw"}}]}}}},
+            "lifetime":{{"ttlSeconds":30}},"run":{{"argv":["sh","-c",{script:?}]}},
+            "export":{{"artifacts":[{{"name":"art","path":"art"}}]}}}}}}"#
+        ),
+    );
+    let output = place
+        .cellos(&["run", "--export-dir", "out", document.to_str().unwrap()])
+        .current_dir(&work)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_to_string(work.join("gone/exporter/art")).unwrap(),
+        "data\n"
+    );
+}
+
+#[test]
+fn evidence_that_the_command_could_change_is_refused() {
+    require!("userns");
+    let (place, work) = place_with_work();
+    for flags in [["--events", "events.jsonl"], ["--state-dir", "state"]] {
+        let output = run(&place, &work, &flags, "echo ran");
+        assert_eq!(output.status.code(), Some(126), "{}", stderr(&output));
+        assert!(output.stdout.is_empty());
+        assert!(
+            stderr(&output).contains("would let the cell write to"),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn a_folder_is_no_standard_input() {
+    require!("userns");
+    let place = Place::new();
+    let output = place
+        .cellos(&["run", "--", "echo", "ran"])
+        .stdin(Stdio::from(File::open("/").unwrap()))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert!(output.stdout.is_empty());
+    assert!(
+        stderr(&output).contains("standard input is a folder"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+/// Where mounts are shared, as systemd makes them: in a mount namespace of the test's own.
+#[test]
+fn a_mount_in_a_shared_mount_does_not_appear_on_the_host() {
+    require!("root");
+    require!("userns");
+    let (place, work) = place_with_work();
+    let inner = place.path().join("inner");
+    fs::create_dir_all(work.join("sub")).unwrap();
+    fs::create_dir(&inner).unwrap();
+    fs::write(inner.join("given"), "given\n").unwrap();
+    let script = format!(
+        "mount --make-rshared / && \
+         {cellos} run --mount {work}:/work:rw --mount {inner}:/work/sub -- cat sub/given && \
+         ls {work}/sub && grep {work} /proc/self/mountinfo; true",
+        cellos = env!("CARGO_BIN_EXE_cellos"),
+        work = work.display(),
+        inner = inner.canonicalize().unwrap().display(),
+    );
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", &script])
+        .env("CELLOS_STATE_DIR", place.path().join("state"))
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "given\n",
+        "{}",
+        stderr(&output)
+    );
+}
+
+/// A cell with a writable mount leaves a link there for the next cell that has a mount inside it.
+#[test]
+fn a_nested_target_does_not_follow_what_an_earlier_command_left() {
+    require!("userns");
+    let (place, work) = place_with_work();
+    let (victim, inner) = (place.path().join("victim"), place.path().join("inner"));
+    fs::create_dir(&victim).unwrap();
+    fs::create_dir(&inner).unwrap();
+    symlink(&victim, work.join("link")).unwrap();
+    let inner = inner.canonicalize().unwrap();
+    let nested = format!("{}:/work/link/planted", inner.display());
+    let output = run(&place, &work, &["--mount", &nested], "ls link/planted");
+    assert_eq!(output.status.code(), Some(126), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("passes a symbolic link"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(fs::read_dir(&victim).unwrap().count(), 0);
+}
+
+/// The new root is put together in the middle of the host's paths, and must not cover any.
+#[test]
+fn a_source_beneath_tmp_is_the_hosts() {
+    require!("userns");
+    let place = Place::new();
+    let source = tempfile::tempdir_in("/tmp").unwrap();
+    fs::write(source.path().join("given"), "given\n").unwrap();
+    fs::set_permissions(
+        source.path(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
+    let mount = format!("{}:/data", source.path().display());
+    let output = place
+        .cellos(&["run", "--mount", &mount, "--", "cat", "/data/given"])
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "given\n",
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn the_hosts_command_line_is_not_shown_in_the_cell() {
+    require!("userns");
+    let place = Place::new();
+    let script = "cat /proc/[0-9]*/cmdline | tr '\\0' ' '";
+    let output = place
+        .cellos(&["run", "--id", "told-on-the-host", "--", "sh", "-c", script])
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(shown.contains("sh -c"), "{shown}");
+    assert!(!shown.contains("told-on-the-host"), "{shown}");
+}
