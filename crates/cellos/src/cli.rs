@@ -9,7 +9,7 @@ use crate::{
     compose::PreparedBackend,
     exit::Exit,
     failure::Failure,
-    logging,
+    logging, say,
 };
 
 /// Runs commands nobody should trust inside execution cells, and writes down what happened.
@@ -79,7 +79,7 @@ fn dispatch(command: Command, begun: Option<PreparedBackend>) -> Result<Exit, Fa
 /// workload's code on, and nobody could tell whose 2 it is.
 fn usage(error: &clap::Error) -> Exit {
     if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        anstream::eprint!("cellos: ");
+        say::write(format_args!("cellos: "));
     }
     // Where standard error is gone there is nobody to tell.
     let _ = error.print();

@@ -17,6 +17,7 @@ use crate::{
     diagnostics,
     document_file::{self, DocumentFileError, DocumentSource},
     failure::Failure,
+    say,
 };
 
 /// A document that is refused, with what is needed to show why.
@@ -34,10 +35,10 @@ impl Refusal {
     /// Shows every problem on standard error.
     pub(crate) fn report(&self) {
         for problem in &self.problems {
-            anstream::eprint!(
+            say::write(format_args!(
                 "cellos: {}",
                 diagnostics::render(&self.name, &self.text, problem)
-            );
+            ));
         }
     }
 
@@ -126,10 +127,10 @@ impl Intake {
     /// Shows the fields that were ignored on standard error.
     pub(crate) fn report_warnings(&self) {
         for problem in self.warnings() {
-            anstream::eprint!(
+            say::write(format_args!(
                 "cellos: {}",
                 diagnostics::render(&self.name, &self.text, problem)
-            );
+            ));
         }
     }
 

@@ -22,6 +22,7 @@ mod say;
 mod signals;
 mod signing;
 mod state_dir;
+mod stream_state;
 mod units;
 
 use std::process::ExitCode;

@@ -1,6 +1,8 @@
 //! What `cellos` itself says: on standard error, each message prefixed, so that it can be told
 //! from the workload's own. Colour only on a terminal, and never with `NO_COLOR`.
 
+use std::{fmt, io::Write as _};
+
 use anstyle::{AnsiColor, Style};
 
 /// Errors.
@@ -16,20 +18,28 @@ pub(crate) const ASIDE: Style = AnsiColor::Cyan.on_default();
 
 /// An error.
 pub(crate) fn error(message: &str) {
-    anstream::eprintln!("cellos: {ERROR}error:{ERROR:#} {message}");
+    write(format_args!("cellos: {ERROR}error:{ERROR:#} {message}\n"));
 }
 
 /// Something the user should know.
 pub(crate) fn warning(message: &str) {
-    anstream::eprintln!("cellos: {WARNING}warning:{WARNING:#} {message}");
+    write(format_args!(
+        "cellos: {WARNING}warning:{WARNING:#} {message}\n"
+    ));
 }
 
 /// A plain statement.
 pub(crate) fn note(message: &str) {
-    anstream::eprintln!("cellos: {message}");
+    write(format_args!("cellos: {message}\n"));
 }
 
 /// What can be done.
 pub(crate) fn hint(message: &str) {
-    anstream::eprintln!("cellos: {ASIDE}hint:{ASIDE:#} {message}");
+    write(format_args!("cellos: {ASIDE}hint:{ASIDE:#} {message}\n"));
+}
+
+/// Writes as it is, with colour. Where standard error takes nothing there is nobody to tell, and
+/// what the program comes to does not change.
+pub(crate) fn write(text: fmt::Arguments<'_>) {
+    let _ = anstream::stderr().lock().write_fmt(text);
 }

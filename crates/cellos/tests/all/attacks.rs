@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::symlink,
     path::PathBuf,
     process::{Command, Output, Stdio},
+    time::Duration,
 };
 
 use cellos_testkit::require;
@@ -221,4 +222,70 @@ fn the_hosts_command_line_is_not_shown_in_the_cell() {
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(shown.contains("sh -c"), "{shown}");
     assert!(!shown.contains("told-on-the-host"), "{shown}");
+}
+
+/// The streams are shared with whoever runs the command, and so are their flags.
+#[test]
+fn streams_that_do_not_block_do_not_change_the_exit_code() {
+    require!("userns");
+    require!("python3");
+    let (place, work) = place_with_work();
+    let script = "import os
+for stream in (1, 2):
+    os.set_blocking(stream, False)
+    try:
+        while True:
+            os.write(stream, b'x' * 4096)
+    except BlockingIOError:
+        pass
+open('full', 'w')
+";
+    let child = place
+        .cellos(&["run", "--mount", ".:/work:rw", "--show-evidence", "--json"])
+        .args(["--", "python3", "-c", script])
+        .current_dir(&work)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    for _ in 0..500 {
+        if work.join("full").exists() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Time to say something into the full pipes before anybody reads.
+    std::thread::sleep(Duration::from_millis(500));
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_terminal_is_as_it_was_when_the_command_has_ended() {
+    require!("userns");
+    require!("python3");
+    let place = Place::new();
+    let script = "import os, termios; os.system('stty -echo -icanon'); \
+                  termios.tcflow(1, termios.TCOOFF)";
+    let file = place.file(
+        "session",
+        format!(
+            "{cellos} run --show-evidence -- python3 -c \"{script}\"; echo code $?; stty -a",
+            cellos = env!("CARGO_BIN_EXE_cellos"),
+        ),
+    );
+    let output = Command::new("timeout")
+        .args(["--signal=KILL", "20", "script", "--quiet", "--command"])
+        .arg(format!("sh {}", file.display()))
+        .arg("/dev/null")
+        .env("CELLOS_STATE_DIR", place.path().join("state"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(shown.contains("code 0"), "{shown}");
+    assert!(
+        shown.contains(" echo ") && shown.contains(" icanon "),
+        "{shown}"
+    );
 }

@@ -28,6 +28,7 @@ use crate::{
     failure::Failure,
     intake::Intake,
     say, state_dir,
+    stream_state::StreamState,
 };
 
 /// Runs a command in a cell, and ends in its exit code
@@ -238,7 +239,7 @@ fn run_with_id(
         output::say_how_it_ended(&outcome);
     }
     if args.show_evidence {
-        anstream::eprint!("{}", evidence::table(&outcome, &events_file));
+        say::write(format_args!("{}", evidence::table(&outcome, &events_file)));
     }
     if args.timings {
         output::say_timings(&outcome);
@@ -321,7 +322,10 @@ fn streams(stdin: Stdin) -> Result<Streams, Failure> {
 pub(crate) async fn supervise(ports: RunPorts, request: RunRequest) -> Result<RunOutcome, Failure> {
     let stop = crate::signals::stop_requests()
         .map_err(|error| Failure::call(CallError::Signals(error)))?;
-    Ok(ports.supervisor().run(request, stop).await)
+    let before = StreamState::of_standard_streams();
+    let outcome = ports.supervisor().run(request, stop).await;
+    before.restore();
+    Ok(outcome)
 }
 
 /// Runs a future to its end on this thread.
