@@ -260,7 +260,9 @@ fn look(file: &File, record: &RunRecord) -> io::Result<Seen> {
         };
         if of_run("runId", &record.run_id) && of_run("cellId", &record.cell_id) {
             seen.started |= event.id == record.started_event_id;
-            seen.destroyed |= event.ty == EventKind::Destroyed.as_str();
+            // An earlier run may have had the same ids, but never the same session.
+            seen.destroyed |= event.ty == EventKind::Destroyed.as_str()
+                && event.cexsessionid.as_deref() == Some(&*record.session_id);
         }
     }
 }

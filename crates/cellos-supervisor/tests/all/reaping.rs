@@ -114,6 +114,23 @@ fn event_that_was_written_before_the_kill_is_not_written_again() {
 }
 
 #[test]
+fn last_event_of_an_earlier_run_with_the_same_ids_is_not_this_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateFolder::open(dir.path().join("state")).unwrap();
+    let events = dir.path().join("events.jsonl");
+    abandon(&state, record("run-1", Some(&events)));
+    reap(&state, &NoLeftovers, &SystemClock).unwrap();
+    let later = RunRecord {
+        session_id: "01M86AQYHCETW1563GFMJFCG69".into(),
+        ..record("run-1", Some(&events))
+    };
+    abandon(&state, later);
+    let report = reap(&state, &NoLeftovers, &SystemClock).unwrap();
+    assert_eq!(report.reaped[0].final_event, FinalEvent::Written);
+    assert_eq!(lines(&events).len(), 2);
+}
+
+#[test]
 fn many_reaps_at_once_write_one_event_per_run() {
     let dir = tempfile::tempdir().unwrap();
     let state = StateFolder::open(dir.path().join("state")).unwrap();
