@@ -14,6 +14,22 @@ use rustix::{
 
 use crate::bounds;
 
+/// File systems whose files the kernel makes up while they are read, by their magic numbers
+/// (statfs(2)). What it puts in depends on who opened them, which is this process and not the cell:
+/// as root, the kernel's addresses and log.
+const KERNEL_FILE_SYSTEMS: [i64; 10] = [
+    0x9fa0,      // proc
+    0x6265_6572, // sysfs
+    0x0027_e0eb, // cgroup
+    0x6367_7270, // cgroup2
+    0x6462_6720, // debugfs
+    0x7472_6163, // tracefs
+    0x7363_6673, // securityfs
+    0x6265_6570, // configfs
+    0xcafe_4a11, // bpf
+    0xde5e_81e4, // efivarfs
+];
+
 /// An opened artifact.
 pub(crate) struct Artifact {
     /// Keeps `/proc/self/fd/N` valid.
@@ -52,6 +68,13 @@ impl Artifact {
             .map_err(|error| format!("path {path:?}: {error}"))?;
         if !metadata.is_file() {
             return Err(format!("path {path:?}: it is not a regular file"));
+        }
+        let file_system =
+            rustix::fs::fstatfs(&file).map_err(|error| format!("path {path:?}: {error}"))?;
+        if KERNEL_FILE_SYSTEMS.contains(&file_system.f_type) {
+            return Err(format!(
+                "path {path:?}: it is not a stored file but a view into the kernel"
+            ));
         }
         if metadata.len() > bounds::ARTIFACT_BYTES {
             return Err(format!(
@@ -147,6 +170,16 @@ mod tests {
         ] {
             let error = Artifact::open(&folder(&inside), path).err().unwrap();
             assert!(error.contains(text), "{path}: {error}");
+        }
+    }
+
+    #[test]
+    fn views_into_the_kernel_are_refused() {
+        for (root, path) in [("/proc", "version"), ("/proc", "sys/kernel/ostype")] {
+            let error = Artifact::open(&folder(Path::new(root)), path)
+                .err()
+                .unwrap();
+            assert!(error.contains("view into the kernel"), "{path}: {error}");
         }
     }
 
