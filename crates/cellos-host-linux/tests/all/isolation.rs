@@ -141,3 +141,31 @@ async fn init_cannot_be_looked_into_or_killed() {
     assert!(!finished.output.contains("r-xp"), "{}", finished.output);
     assert_eq!(finished.report.end, WorkloadEnd::Exited { code: 0 });
 }
+
+mod as_root {
+    use cellos_core::ports::{CellBackend, workload::WorkloadControl};
+    use cellos_testkit::require;
+    use serde_json::json;
+
+    use crate::support::{backend, document, shell};
+
+    #[tokio::test]
+    async fn no_two_live_cells_are_the_same_host_user() {
+        require!("userns");
+        require!("root");
+        let backend = backend();
+        let mut users = std::collections::BTreeSet::new();
+        let mut handles = Vec::new();
+        for number in 0..8 {
+            let id = format!("cell-{number}");
+            let document = document(&id, &shell("sleep 60"), &json!({}));
+            handles.push(backend.create(&document).await.unwrap());
+            users.insert(backend.posture(&id).await.unwrap().host_uid);
+        }
+        assert_eq!(users.len(), handles.len(), "{users:?}");
+        assert!(users.iter().all(|user| *user >= 1000), "{users:?}");
+        for handle in handles {
+            backend.destroy(&handle).await.unwrap();
+        }
+    }
+}

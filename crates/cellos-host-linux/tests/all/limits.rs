@@ -205,3 +205,45 @@ fn inits_of_this_process() -> usize {
         .flat_map(|pid| children(format!("/proc/{pid}/task/{pid}/children")))
         .count()
 }
+
+#[tokio::test]
+async fn what_a_cell_writes_is_bounded_without_a_declared_limit() {
+    require!("userns");
+    require!("python3");
+    let script = r#"
+import errno, os
+chunk = b"x" * (1 << 24)
+written = 0
+with open("/work/big", "wb", buffering=0) as file:
+    try:
+        while written < 1 << 31:
+            written += file.write(chunk)
+    except OSError as error:
+        print(errno.errorcode[error.errno], written)
+os.unlink("/work/big")
+made = 0
+try:
+    while made < 1 << 19:
+        os.close(os.open(f"/tmp/{made}", os.O_CREAT | os.O_WRONLY))
+        made += 1
+except OSError as error:
+    print(errno.errorcode[error.errno], made)
+"#;
+    let command = json!({ "argv": ["/usr/bin/python3", "-c", script] });
+    let finished = run(&backend(), &document("writer", &command, &json!({}))).await;
+    let figures: Vec<(&str, u64)> = finished
+        .output
+        .lines()
+        .map(|line| line.split_once(' ').unwrap())
+        .map(|(error, count)| (error, count.parse().unwrap()))
+        .collect();
+    let [(first, bytes), (second, files)] = figures[..] else {
+        panic!("{}", finished.output);
+    };
+    assert_eq!((first, second), ("ENOSPC", "ENOSPC"));
+    assert!(
+        (1 << 29..=cellos_host_linux::WRITABLE_MAX_BYTES).contains(&bytes),
+        "{bytes}"
+    );
+    assert!((1 << 17..=1 << 18).contains(&files), "{files}");
+}

@@ -214,3 +214,32 @@ fn a_killed_init_is_a_failure_of_ours_with_whole_evidence() {
     assert_eq!(log.data("destroyed")["residueClass"], "none");
     trial.assert_nothing_left();
 }
+
+#[test]
+fn a_supervisor_that_hangs_does_not_keep_its_cell_alive() {
+    require!("userns");
+    let trial = Trial::new();
+    let child = trial.start(&["--ttl", "1s", "--grace", "0s"], SCRIPT);
+    signal(&child, Signal::STOP);
+    // Lifetime, no grace, the two seconds that the launcher grants the supervisor, and some more
+    // for a busy machine; the supervisor itself can do nothing meanwhile.
+    let bound = std::time::Instant::now() + Duration::from_secs(8);
+    while !init_children(&child).is_empty() {
+        assert!(
+            std::time::Instant::now() < bound,
+            "the cell outlives its lifetime"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    signal(&child, Signal::CONT);
+    let output = wait(child);
+    assert_eq!(output.status.code(), Some(124), "{output:?}");
+    let log = trial.log();
+    assert_eq!(log.types(), crate::trial::WHOLE_RUN);
+    trial.assert_nothing_left();
+}
+
+/// Processes that the launcher of a run has made.
+fn init_children(child: &Child) -> Vec<(u32, String)> {
+    children_of(launcher_of(child))
+}
