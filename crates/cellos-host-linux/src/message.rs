@@ -72,6 +72,18 @@ pub(crate) fn send(
     }
 }
 
+/// Receives one message, whatever its size, into a buffer made for it. Waits for it.
+pub(crate) fn receive_any(socket: impl AsFd) -> io::Result<Option<Message>> {
+    // With MSG_TRUNC the kernel tells the whole length, recv(2).
+    let (_, length) = rustix::net::recv(
+        &socket,
+        &mut [0u8; 0][..],
+        RecvFlags::PEEK | RecvFlags::TRUNC,
+    )?;
+    let mut buffer = vec![0; length.clamp(1, MAX_MESSAGE_BYTES)];
+    receive(socket, &mut buffer, RecvFlags::empty())
+}
+
 /// Receives one message into `buffer`'s space. `None` at the end of the connection.
 pub(crate) fn receive(
     socket: impl AsFd,

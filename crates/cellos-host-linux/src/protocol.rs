@@ -38,6 +38,10 @@ impl From<StopSignal> for Stop {
     }
 }
 
+/// The first word of a launcher that was told to begin a cell at once, before any request. Whoever
+/// starts the launcher waits for it.
+pub(crate) const BEGUN: &[u8] = b"b";
+
 /// A numbered request.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Numbered {

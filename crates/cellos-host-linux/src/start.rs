@@ -8,9 +8,13 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use rustix::net::RecvFlags;
+
 use crate::{
-    launcher::{self, LauncherOptions},
-    message, sys,
+    launcher::{self, LauncherOptions, Warm},
+    message,
+    protocol::BEGUN,
+    sys,
 };
 
 /// First argument of a program that is executed to become a launcher.
@@ -57,10 +61,16 @@ impl Launcher {
         // SAFETY: the process has one thread, as was just counted, and only this thread could
         // start another.
         match unsafe { sys::fork()? } {
-            Some(_) => Ok(Self {
-                socket: ours,
-                process: None,
-            }),
+            Some(_) => {
+                drop(theirs);
+                if options.warm == Warm::Once {
+                    wait_until_begun(&ours)?;
+                }
+                Ok(Self {
+                    socket: ours,
+                    process: None,
+                })
+            }
             None => {
                 drop(ours);
                 sys::exit_now(serve(theirs, &options))
@@ -75,6 +85,7 @@ impl Launcher {
     /// [`StartError::Io`] when the program cannot be executed.
     pub fn execute(mut program: Command, options: &LauncherOptions) -> Result<Self, StartError> {
         let (ours, theirs) = message::pair()?;
+        let begins_at_once = options.warm == Warm::Once;
         let options = serde_json::to_string(options).map_err(io::Error::other)?;
         // Standard input is the one descriptor whose number both sides know.
         program
@@ -82,6 +93,11 @@ impl Launcher {
             .arg(options)
             .stdin(Stdio::from(theirs));
         let process = program.spawn()?;
+        // The command holds the other end, which would keep a dead launcher's socket open.
+        drop(program);
+        if begins_at_once {
+            wait_until_begun(&ours)?;
+        }
         Ok(Self {
             socket: ours,
             process: Some(process),
@@ -102,6 +118,14 @@ impl Launcher {
             (Ok(socket), Some(options)) => serve(socket, &options),
             _ => 2,
         });
+    }
+}
+
+fn wait_until_begun(launcher: &OwnedFd) -> io::Result<()> {
+    let mut word = [0; 8];
+    match message::receive(launcher, &mut word, RecvFlags::empty())? {
+        Some(message) if message.bytes == BEGUN => Ok(()),
+        _ => Err(io::Error::other("the launcher ended at its start")),
     }
 }
 

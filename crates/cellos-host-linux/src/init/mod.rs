@@ -14,7 +14,7 @@ use std::{
 
 use cellos_core::document::{MountAccess, RunUser};
 use rustix::{
-    net::{RecvFlags, SendFlags},
+    net::SendFlags,
     process::{Gid, Uid},
 };
 
@@ -144,10 +144,7 @@ fn set_up(parts: &InitParts<'_>, control: BorrowedFd<'_>, workload: OwnedFd) -> 
 /// Waits for the launcher to say something. Exits when the launcher gave up on this cell or is
 /// gone.
 fn await_launcher(control: BorrowedFd<'_>) -> StepResult<message::Message> {
-    let mut buffer = vec![0; message::MAX_MESSAGE_BYTES];
-    match message::receive(control, &mut buffer, RecvFlags::empty())
-        .step("wait for the launcher")?
-    {
+    match message::receive_any(control).step("wait for the launcher")? {
         Some(message) => Ok(message),
         None => sys::exit_now(1),
     }

@@ -18,7 +18,10 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
-use super::{Outgoing, Shared, Source, host, is_running, mounts, posture, seed::Seed};
+use super::{
+    Outgoing, Shared, Source, host, host_mounts::HostMounts, is_running, mounts, posture,
+    seed::Seed,
+};
 use crate::{
     cgroup::{Cgroup, CpuMax, Creator, Limits, leaf_name},
     message::{self, Message},
@@ -80,6 +83,7 @@ pub(super) struct Cell {
     setup_failure: Option<SetupFailure>,
     /// Status word and largest resident set of the main process, as init reported them.
     exited: Option<(i32, u64)>,
+    parked: Option<Instant>,
     started: Option<Instant>,
     backstop: Option<Instant>,
     killed_by: Option<KilledBy>,
@@ -155,6 +159,7 @@ impl Cell {
             ready: None,
             setup_failure: None,
             exited: None,
+            parked: None,
             started: None,
             backstop: Instant::now().checked_add(plan.backstop),
             killed_by: None,
@@ -211,10 +216,17 @@ impl Cell {
         self.gone
     }
 
-    /// Whether somebody waits for the cell's next step right now.
+    /// Whether somebody waits for the cell's next step right now. A cell that has just been parked
+    /// is about to be released.
     pub(super) fn is_awaited(&self) -> bool {
         self.destroy_request.is_some()
-            || matches!(self.phase, Phase::SettingUp { .. } | Phase::Starting { .. })
+            || match self.phase {
+                Phase::SettingUp { .. } | Phase::Starting { .. } => true,
+                Phase::Parked => self
+                    .parked
+                    .is_some_and(|parked| parked.elapsed() < PARKED_BRIEFLY),
+                Phase::Running | Phase::Ended => false,
+            }
     }
 
     /// When the launcher ends the cell by itself.
@@ -317,6 +329,7 @@ impl Cell {
         match self.look_at(sender, shared) {
             Ok((created, folder)) => {
                 self.phase = Phase::Parked;
+                self.parked = Some(Instant::now());
                 self.workload_pid = sender;
                 self.workload_descriptor = sender.and_then(process_descriptor);
                 outgoing.push(Outgoing {
@@ -446,7 +459,7 @@ impl Cell {
                 let end = self.report(waited.map(|waited| waited.usage));
                 // Closed before the look at what is left.
                 self.ready = None;
-                let residue = self.remove_and_look();
+                let residue = self.remove_and_look(shared);
                 outgoing.push(Outgoing {
                     message: FromLauncher::Ended {
                         cell: self.key,
@@ -572,7 +585,7 @@ impl Cell {
     }
 
     /// Removes what the cell had on the host and looks for what is left.
-    fn remove_and_look(&mut self) -> Residue {
+    fn remove_and_look(&self, shared: &Shared) -> Residue {
         let mut residue = Residue::default();
         residue.looked_for.push("processes".to_owned());
         let workload = self.workload_descriptor.as_ref();
@@ -597,8 +610,10 @@ impl Cell {
                 .push(format!("control group {}", path.display()));
         }
         residue.looked_for.push("mounts".to_owned());
-        match std::fs::read_to_string("/proc/self/mountinfo") {
-            Ok(mounts) => residue.found.extend(cell_mounts(&mounts)),
+        match shared.host_mounts().and_then(HostMounts::of_cells) {
+            Ok(places) => residue
+                .found
+                .extend(places.into_iter().map(|place| format!("mount {place}"))),
             Err(error) => residue
                 .found
                 .push(format!("mounts could not be looked at: {error}")),
@@ -639,6 +654,10 @@ impl Cell {
     }
 }
 
+/// How long a parked cell counts as about to be released: what its supervisor does meanwhile, the
+/// first events with a flush to the disk, takes a few milliseconds.
+pub(super) const PARKED_BRIEFLY: Duration = Duration::from_millis(20);
+
 /// How long a killed init may take to die before its creation is reported as failed anyway.
 const DEATH_BOUND: Duration = Duration::from_secs(5);
 
@@ -665,32 +684,7 @@ fn with_leftover(failure: Failure, left: Option<String>) -> Failure {
     }
 }
 
-/// Mounts of ours that are visible outside any cell, which none ever should be.
-fn cell_mounts(mountinfo: &str) -> Vec<String> {
-    mountinfo
-        .lines()
-        .filter_map(|line| {
-            let (place, kind) = line.split_once(" - ")?;
-            let mut kind = kind.split(' ').skip(1);
-            (kind.next() == Some("cellos"))
-                .then(|| format!("mount {}", place.split(' ').nth(4).unwrap_or("?")))
-        })
-        .collect()
-}
-
 fn duration(time: libc::timeval) -> Duration {
     Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0))
         + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_mounts_of_ours_are_residue() {
-        let mountinfo = "22 1 0:20 / /proc rw shared:1 - proc proc rw\n\
-                         99 1 0:50 / /tmp/x rw - tmpfs cellos rw\n";
-        assert_eq!(cell_mounts(mountinfo), ["mount /tmp/x"]);
-    }
 }

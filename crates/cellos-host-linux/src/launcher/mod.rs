@@ -7,6 +7,7 @@
 //! When this process dies, the kernel kills every cell's init.
 
 mod cell;
+mod host_mounts;
 mod identity;
 mod mounts;
 mod posture;
@@ -27,13 +28,18 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use self::{cell::Cell, identity::IdentityMode, seed::Seed};
+use self::{
+    cell::{Cell, PARKED_BRIEFLY},
+    host_mounts::HostMounts,
+    identity::IdentityMode,
+    seed::Seed,
+};
 use crate::{
     base::{self, BaseEntry},
     cgroup::{Cgroup, CgroupHost},
     message::{self, MAX_MESSAGE_BYTES, Message},
     plan::{DEFAULT_USER, WRITABLE_MAX_BYTES},
-    protocol::{CellKey, Failure, FromLauncher, Numbered, Reply, Request},
+    protocol::{BEGUN, CellKey, Failure, FromLauncher, Numbered, Reply, Request},
     sandbox::seccomp::Filter,
     sys,
 };
@@ -123,6 +129,7 @@ struct Shared {
     filter: Filter,
     cgroups: Lazy<CgroupHost>,
     host_namespaces: Lazy<BTreeMap<String, u64>>,
+    host_mounts: Lazy<HostMounts>,
     cgroup_parent: Option<PathBuf>,
     identity: IdentityMode,
     epoll: OwnedFd,
@@ -136,6 +143,15 @@ impl Shared {
     fn cgroups(&self) -> &CgroupHost {
         self.cgroups
             .get_or_init(|| CgroupHost::detect(self.cgroup_parent.as_deref()))
+    }
+
+    /// The mounts of this process's own namespace.
+    fn host_mounts(&self) -> io::Result<&HostMounts> {
+        if let Some(known) = self.host_mounts.get() {
+            return Ok(known);
+        }
+        let found = HostMounts::open()?;
+        Ok(self.host_mounts.get_or_init(|| found))
     }
 
     /// The namespaces that cells are created from.
@@ -197,6 +213,15 @@ struct Launcher {
     buffer: Vec<u8>,
 }
 
+/// When the next cell is begun ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refill {
+    NotNeeded,
+    Now,
+    /// Somebody waits for a cell that is there.
+    Later,
+}
+
 /// Whether the loop goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
@@ -209,6 +234,7 @@ impl Launcher {
         let shared = Shared {
             spares: Spares::default(),
             host_namespaces: Lazy::default(),
+            host_mounts: Lazy::default(),
             base: base::find(Path::new("/"))?,
             filter: Filter::build().map_err(io::Error::other)?,
             cgroups: Lazy::default(),
@@ -229,8 +255,19 @@ impl Launcher {
         };
         if warm == Warm::Once {
             launcher.begin_spare();
+            launcher.say_that_it_is_begun();
         }
+        // Found out while nobody waits; what fails here fails again where it is needed.
+        let _ = launcher.shared.host_namespaces();
+        let _ = launcher.shared.host_mounts();
         Ok(launcher)
+    }
+
+    /// Whoever forked this launcher waits for this word: both would otherwise share one
+    /// processor until the forker has nothing left to do, and the cell would begin that late.
+    fn say_that_it_is_begun(&self) {
+        // A forker that is gone shows as the end of the socket.
+        let _ = message::send(self.socket.as_fd(), BEGUN, &[], SendFlags::empty());
     }
 
     /// Begins a cell that nobody has asked for yet. One that cannot be begun is no error: the
@@ -250,23 +287,32 @@ impl Launcher {
         }
     }
 
-    /// Whether a begun cell is missing.
-    fn wants_spare(&self) -> bool {
-        matches!(self.warm, Warm::Keep(count) if self.shared.spares.count() < usize::from(count))
-            && !self.cells.values().any(Cell::is_awaited)
+    /// When the next cell shall be begun: as soon as one is missing and nobody waits for another.
+    fn refill(&self) -> Refill {
+        let missing = matches!(
+            self.warm,
+            Warm::Keep(count) if self.shared.spares.count() < usize::from(count)
+        );
+        match missing {
+            false => Refill::NotNeeded,
+            true if self.cells.values().any(Cell::is_awaited) => Refill::Later,
+            true => Refill::Now,
+        }
     }
 
     fn serve(&mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(64);
         loop {
             events.clear();
-            // Cells are begun when nothing else is to do and nobody waits.
-            let refill = self.wants_spare();
-            let wait = if refill {
-                Some(Timespec::default())
-            } else {
-                self.time_to_next_backstop()
-            };
+            let refill = self.refill();
+            let backstop = self.time_to_next_backstop();
+            let wait = match refill {
+                // Only when nothing else is to do.
+                Refill::Now => Some(Duration::ZERO),
+                Refill::Later => Some(backstop.unwrap_or(PARKED_BRIEFLY).min(PARKED_BRIEFLY)),
+                Refill::NotNeeded => backstop,
+            }
+            .and_then(|wait| Timespec::try_from(wait).ok());
             match epoll::wait(
                 &self.shared.epoll,
                 rustix::buffer::spare_capacity(&mut events),
@@ -276,7 +322,7 @@ impl Launcher {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             }
-            if refill && events.is_empty() && !self.begin_spare() {
+            if refill == Refill::Now && events.is_empty() && !self.begin_spare() {
                 self.warm = Warm::Never;
             }
             self.enforce_backstops();
@@ -398,11 +444,11 @@ impl Launcher {
         }
     }
 
-    fn time_to_next_backstop(&self) -> Option<Timespec> {
+    fn time_to_next_backstop(&self) -> Option<Duration> {
         let next = self.cells.values().filter_map(Cell::backstop).min()?;
         let wait = next.saturating_duration_since(Instant::now());
         // Rounded up, so that the deadline has passed when the wait is over.
-        Timespec::try_from(wait + Duration::from_millis(1)).ok()
+        Some(wait.saturating_add(Duration::from_millis(1)))
     }
 
     fn enforce_backstops(&mut self) {

@@ -1,6 +1,11 @@
 //! The isolation of a process as the kernel reports it.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read as _},
+    path::Path,
+};
 
 use cellos_core::ports::workload::Posture;
 
@@ -14,8 +19,8 @@ pub(crate) fn measure(
     host_namespaces: &BTreeMap<String, u64>,
 ) -> io::Result<Posture> {
     let folder = Path::new("/proc").join(pid.to_string());
-    let status = fs::read_to_string(folder.join("status"))?;
-    let cgroups = fs::read_to_string(folder.join("cgroup"))?;
+    let status = read(&folder.join("status"))?;
+    let cgroups = read(&folder.join("cgroup"))?;
     let mut posture = from_status(&status);
     posture.pid = pid;
     posture.landlock_abi = landlock_abi;
@@ -23,6 +28,14 @@ pub(crate) fn measure(
     posture.host_namespaces = host_namespaces.clone();
     posture.cgroups = from_cgroup(&cgroups);
     Ok(posture)
+}
+
+/// Reads a file of `/proc` with one call where it fits: the kernel makes up the whole text anew
+/// for every call, and tells no size that a buffer could be made for.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = Vec::with_capacity(8 * 1024);
+    File::open(path)?.read_to_end(&mut text)?;
+    String::from_utf8(text).map_err(io::Error::other)
 }
 
 fn from_status(status: &str) -> Posture {
