@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read as _},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
@@ -111,7 +111,10 @@ fn write_whole(folder: &OwnedFd, partial: &str, name: &str, input: &mut File) ->
         OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
         Mode::from_raw_mode(0o666),
     )?);
-    let bytes = io::copy(input, &mut output)?;
+    // No more than it holds now, which is what its size was checked for: somebody else may have it
+    // open and go on writing.
+    let size = input.metadata()?.len();
+    let bytes = io::copy(&mut input.take(size), &mut output)?;
     output.sync_all()?;
     rustix::fs::renameat_with(folder, partial, folder, name, RenameFlags::NOREPLACE)?;
     Ok(bytes)

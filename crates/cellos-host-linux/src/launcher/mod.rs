@@ -88,10 +88,25 @@ pub(crate) fn run(socket: OwnedFd, options: &LauncherOptions) -> io::Result<()> 
         sys::ignore_signal(signal);
     }
     sys::close_other_descriptors(&[socket.as_raw_fd()])?;
+    give_up_preferences();
     let mut launcher = Launcher::new(socket, options)?;
     let result = launcher.serve();
     launcher.end_all_cells();
     result
+}
+
+/// Cells inherit from the launcher, and shall not be preferred by the scheduler or spared when
+/// memory runs out because their supervisor is.
+fn give_up_preferences() {
+    // Each only ever lowers, which nobody needs a privilege for; where it is refused, there was
+    // nothing to lower.
+    if rustix::process::getpriority_process(None).is_ok_and(|nice| nice < 0) {
+        let _ = rustix::process::setpriority_process(None, 0);
+    }
+    let adjustment = std::fs::read_to_string("/proc/self/oom_score_adj");
+    if adjustment.is_ok_and(|text| text.trim().starts_with('-')) {
+        let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    }
 }
 
 /// What a readable descriptor belongs to.

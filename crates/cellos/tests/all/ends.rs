@@ -133,3 +133,36 @@ fn a_missing_working_folder_is_refused_by_name() {
     assert_eq!(log.types(), ["cell.lifecycle.v1.failed"]);
     trial.assert_nothing_left();
 }
+
+#[test]
+fn a_cell_is_not_preferred_because_its_caller_is() {
+    require!("userns");
+    require!("root");
+    let trial = Trial::new();
+    let run = trial.shell(
+        &[],
+        "cut -d' ' -f19 /proc/self/stat; cat /proc/self/oom_score_adj",
+    );
+    let mut preferred = std::process::Command::new("/usr/bin/nice");
+    preferred.args([
+        "-n",
+        "-5",
+        "/bin/sh",
+        "-c",
+        r#"echo -500 > /proc/self/oom_score_adj; exec "$@""#,
+        "sh",
+    ]);
+    preferred
+        .arg(run.get_program())
+        .args(run.get_args())
+        .current_dir(trial.place.path());
+    for (name, value) in run.get_envs() {
+        preferred.env(name, value.unwrap_or_default());
+    }
+    let output = preferred.output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "0\n0\n",
+        "{output:?}"
+    );
+}

@@ -1,13 +1,13 @@
-//! The backend as the supervisor sees it: requests to the launcher, and what is known of each
-//! cell.
+//! The backend as the supervisor sees it.
+
+mod connection;
 
 use std::{
-    collections::HashMap,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     path::PathBuf,
     process::Child,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use async_trait::async_trait;
@@ -22,19 +22,15 @@ use cellos_core::{
         },
     },
 };
-use rustix::net::{RecvFlags, SendFlags};
-use tokio::{
-    io::unix::AsyncFd,
-    sync::{oneshot, watch},
-    task::JoinHandle,
-};
+use tokio::{io::unix::AsyncFd, sync::watch, task::JoinHandle};
+
+use self::connection::{Entry, Fate, Live, Shared, launcher_gone, read_answers};
 
 use crate::{
     descriptor,
     launcher::LauncherOptions,
-    message::{self, MAX_MESSAGE_BYTES},
     plan::CellPlan,
-    protocol::{CellKey, Created, Ended, Failure, FromLauncher, Numbered, Reply, Request},
+    protocol::{Created, Ended, Failure, Reply, Request},
     start::Launcher,
 };
 
@@ -46,49 +42,6 @@ pub struct LinuxBackend {
     reader: JoinHandle<()>,
     process: Option<Child>,
     descriptor: BackendDescriptor,
-}
-
-/// What the reader task and the callers share.
-struct Shared {
-    socket: AsyncFd<OwnedFd>,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    last_number: u64,
-    waiting: HashMap<u64, oneshot::Sender<Answer>>,
-    cells: HashMap<String, Entry>,
-    by_key: HashMap<CellKey, watch::Sender<Option<Fate>>>,
-    launcher_gone: bool,
-}
-
-/// What became of a cell, once that is known: sticky, for any number of waiters.
-#[derive(Debug, Clone)]
-enum Fate {
-    /// It ended and was taken apart.
-    Ended(Ended),
-    /// The launcher died, and with it the cell; nobody saw how it ended.
-    Lost,
-}
-
-struct Answer {
-    reply: Reply,
-    descriptor: Option<OwnedFd>,
-}
-
-/// What is known of a cell id.
-enum Entry {
-    /// It is reserved; the launcher builds the cell.
-    Creating,
-    /// The cell is there.
-    Live(Box<Live>),
-}
-
-struct Live {
-    created: Created,
-    fate: watch::Receiver<Option<Fate>>,
-    working_folder: Option<OwnedFd>,
 }
 
 impl LinuxBackend {
@@ -152,143 +105,6 @@ impl Drop for LinuxBackend {
             let _ = process.wait();
         }
     }
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        // No code that holds the lock panics; a poisoned state is still a consistent one.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sends a request. The receiver gets its answer.
-    async fn ask(
-        &self,
-        request: Request,
-        descriptors: &[OwnedFd],
-    ) -> Result<oneshot::Receiver<Answer>, CellosError> {
-        let (answer, receiver) = oneshot::channel();
-        let number = {
-            let mut state = self.state();
-            if state.launcher_gone {
-                return Err(launcher_gone());
-            }
-            state.last_number += 1;
-            let number = state.last_number;
-            state.waiting.insert(number, answer);
-            number
-        };
-        let sent = self.send(&Numbered { number, request }, descriptors).await;
-        if let Err(error) = sent {
-            self.state().waiting.remove(&number);
-            return Err(error);
-        }
-        Ok(receiver)
-    }
-
-    async fn send(&self, request: &Numbered, descriptors: &[OwnedFd]) -> Result<(), CellosError> {
-        let bytes = serde_json::to_vec(request)
-            .map_err(|error| CellosError::Host(format!("write a request: {error}")))?;
-        if bytes.len() > MAX_MESSAGE_BYTES {
-            return Err(CellosError::InvalidSpec(format!(
-                "spec.run: command and environment come to {} bytes, at most {MAX_MESSAGE_BYTES} \
-                 fit",
-                bytes.len()
-            )));
-        }
-        let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        self.socket
-            .async_io(tokio::io::Interest::WRITABLE, |socket| {
-                message::send(socket.as_fd(), &bytes, &descriptors, SendFlags::DONTWAIT)
-            })
-            .await
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => launcher_gone(),
-                _ => CellosError::Host(format!("ask the launcher: {error}")),
-            })
-    }
-
-    /// Sends a request and waits for its answer.
-    async fn call(&self, request: Request, descriptors: &[OwnedFd]) -> Result<Answer, CellosError> {
-        self.ask(request, descriptors)
-            .await?
-            .await
-            .map_err(|_| launcher_gone())
-    }
-
-    fn take(&self, message: FromLauncher, descriptor: Option<OwnedFd>) -> Option<CellKey> {
-        match message {
-            FromLauncher::Reply { number, reply } => {
-                let mut state = self.state();
-                let created = match &reply {
-                    Reply::Created(created) => Some(created.cell),
-                    _ => None,
-                };
-                if let Some(key) = created {
-                    state.by_key.insert(key, watch::Sender::new(None));
-                }
-                let waiting = state.waiting.remove(&number);
-                let unheard =
-                    waiting.and_then(|waiting| waiting.send(Answer { reply, descriptor }).err());
-                // Whoever asked for this cell has given up; nobody else would ever end it.
-                created.filter(|_| unheard.is_some())
-            }
-            FromLauncher::Ended { cell, ended } => {
-                if let Some(fate) = self.state().by_key.get(&cell) {
-                    fate.send_replace(Some(Fate::Ended(ended)));
-                }
-                None
-            }
-        }
-    }
-
-    /// The launcher is gone, and with it every cell: everybody who waits is told.
-    fn launcher_is_gone(&self) {
-        let mut state = self.state();
-        state.launcher_gone = true;
-        state.waiting.clear();
-        for fate in state.by_key.values() {
-            fate.send_if_modified(|fate| {
-                let unknown = fate.is_none();
-                if unknown {
-                    *fate = Some(Fate::Lost);
-                }
-                unknown
-            });
-        }
-    }
-}
-
-/// Takes what the launcher says until it is gone.
-async fn read_answers(shared: Arc<Shared>) {
-    let mut buffer = vec![0; MAX_MESSAGE_BYTES];
-    loop {
-        let received = shared
-            .socket
-            .async_io(tokio::io::Interest::READABLE, |socket| {
-                message::receive(socket, &mut buffer, RecvFlags::DONTWAIT)
-            })
-            .await;
-        let Ok(Some(message)) = received else { break };
-        let Ok(said) = serde_json::from_slice(&message.bytes) else {
-            break;
-        };
-        if let Some(abandoned) = shared.take(said, message.descriptors.into_iter().next()) {
-            let number = {
-                let mut state = shared.state();
-                state.by_key.remove(&abandoned);
-                state.last_number += 1;
-                state.last_number
-            };
-            let destroy = Numbered {
-                number,
-                request: Request::Destroy(abandoned),
-            };
-            if shared.send(&destroy, &[]).await.is_err() {
-                break;
-            }
-        }
-    }
-    shared.launcher_is_gone();
 }
 
 /// Gives a reserved id back unless the creation succeeded, also when its future is dropped.
@@ -543,10 +359,6 @@ fn failed(reply: Reply) -> CellosError {
         Reply::Failed(Failure::Host(text)) => CellosError::Host(text),
         other => CellosError::Host(format!("the launcher gave an unexpected answer: {other:?}")),
     }
-}
-
-fn launcher_gone() -> CellosError {
-    CellosError::Host("the launcher is gone, and with it every cell".to_owned())
 }
 
 fn exit_report(cell_id: &str, fate: Option<Fate>) -> Result<ExitReport, CellosError> {

@@ -5,30 +5,31 @@
 //!              └──────────┴─────────┴─────────┘ may end at any point
 //! ```
 
+mod creation;
+mod removal;
+mod report;
+
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant},
 };
 
-use cellos_core::ports::workload::{ExitReport, LimitHit, Residue, Usage, WorkloadEnd};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     net::{RecvFlags, SendFlags},
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
-use super::{
-    Outgoing, Shared, Source, host, host_mounts::HostMounts, is_running, mounts, posture,
-    seed::Seed,
-};
+use self::{creation::with_leftover, removal::remove_cgroup};
+use super::{Outgoing, Shared, posture};
 use crate::{
-    cgroup::{Cgroup, CpuMax, Creator, Limits, leaf_name},
+    cgroup::Cgroup,
     message::{self, Message},
-    plan::{CellPlan, DEFAULT_USER, WRITABLE_MAX_BYTES},
+    plan::CellPlan,
     protocol::{
-        Assignment, CellKey, Created, Ended, Failure, FromInit, FromLauncher, Reply, SetupFailure,
-        Stop, to_init, workload,
+        CellKey, Created, Ended, Failure, FromInit, FromLauncher, Reply, SetupFailure, Stop,
+        to_init, workload,
     },
     sys,
 };
@@ -92,125 +93,6 @@ pub(super) struct Cell {
 }
 
 impl Cell {
-    /// Creates the cell's init and lets it build the cell. The answer to `request` follows when
-    /// init reports.
-    pub(super) fn begin(
-        key: CellKey,
-        request: u64,
-        plan: CellPlan,
-        shared: &Shared,
-    ) -> Result<Self, Failure> {
-        let sources = mounts::open_all(&plan.mounts)?;
-        let cgroup = Self::make_cgroup(key, &plan, shared)?;
-        let is_plain = plan.user == DEFAULT_USER
-            && plan.writable_bytes == WRITABLE_MAX_BYTES
-            && cgroup.paths().next().is_none();
-        let spare = if is_plain { shared.spares.take() } else { None };
-        let seed = match spare {
-            Some(seed) => seed,
-            None => match Seed::make(shared, plan.user, plan.writable_bytes, &cgroup) {
-                Ok(seed) => seed,
-                Err(failure) => return Err(with_leftover(failure, remove_cgroup(&cgroup))),
-            },
-        };
-        let mut cell = Self::plant(key, request, plan, seed, cgroup);
-        match cell.assign(shared, &sources) {
-            Ok(()) => Ok(cell),
-            Err(failure) => {
-                cell.kill(KilledBy::Request);
-                cell.wait_for_death(Instant::now() + DEATH_BOUND);
-                Err(with_leftover(failure, remove_cgroup(&cell.cgroup)))
-            }
-        }
-    }
-
-    /// The control groups that the plan's limits need: none, and not a look at them, without.
-    fn make_cgroup(key: CellKey, plan: &CellPlan, shared: &Shared) -> Result<Cgroup, Failure> {
-        let limits = Limits {
-            memory_max_bytes: plan.memory_max_bytes,
-            cpu_max: plan.cpu_max.map(|(quota_micros, period_micros)| CpuMax {
-                quota_micros,
-                period_micros,
-            }),
-            pids_max: plan.pids_max,
-            ..Limits::default()
-        };
-        if limits == Limits::default() {
-            return Ok(Cgroup::none());
-        }
-        let creator = Creator::current().map_err(|error| host("read own start time", &error))?;
-        shared
-            .cgroups()
-            .create(&leaf_name(&plan.cell_id, &creator, key), &limits)
-            .map_err(|error| Failure::Host(format!("create a control group: {error}")))
-    }
-
-    fn plant(key: CellKey, request: u64, plan: CellPlan, seed: Seed, cgroup: Cgroup) -> Self {
-        Self {
-            key,
-            phase: Phase::SettingUp { request },
-            init: seed.init,
-            init_descriptor: seed.init_descriptor,
-            control: seed.control,
-            workload: Some(seed.workload),
-            workload_pid: None,
-            workload_descriptor: None,
-            cgroup,
-            ready: None,
-            setup_failure: None,
-            exited: None,
-            parked: None,
-            started: None,
-            backstop: Instant::now().checked_add(plan.backstop),
-            killed_by: None,
-            destroy_request: None,
-            gone: false,
-            plan,
-        }
-    }
-
-    /// Tells the waiting init what its document declares.
-    fn assign(&mut self, shared: &Shared, sources: &[mounts::Source]) -> Result<(), Failure> {
-        let mounts_follow = shared.identity.maps_mounts();
-        let trees = if mounts_follow {
-            mounts::map_all(sources, shared.identity.host_ids(self.init))?
-        } else {
-            Vec::new()
-        };
-        let assignment = Assignment {
-            plan: self.plan.clone(),
-            sources_are_folders: sources.iter().map(mounts::Source::is_folder).collect(),
-            mounts_follow,
-        };
-        let tell = |bytes: &[u8], descriptors: &[BorrowedFd<'_>]| {
-            message::send(self.control.as_fd(), bytes, descriptors, SendFlags::empty())
-                .map_err(|error| host("tell the cell's init", &error))
-        };
-        let assignment = serde_json::to_vec(&assignment)
-            .map_err(|error| host("write the assignment", &error.into()))?;
-        tell(&assignment, &[])?;
-        for tree in &trees {
-            tell(to_init::MOUNT, &[tree.as_fd()])?;
-        }
-        for (descriptor, source) in [
-            (
-                self.workload.as_ref().map(AsFd::as_fd),
-                Source::Workload(self.key),
-            ),
-            (
-                Some(self.init_descriptor.as_fd()),
-                Source::Process(self.key),
-            ),
-        ] {
-            if let Some(descriptor) = descriptor {
-                shared
-                    .watch(descriptor, source)
-                    .map_err(|error| host("watch the cell", &error))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Whether the launcher can forget the cell.
     pub(super) fn is_gone(&self) -> bool {
         self.gone
@@ -493,132 +375,10 @@ impl Cell {
         }
     }
 
-    /// How the workload ended. `Err` when nobody knows: init was killed from outside.
-    fn report(&self, init_usage: Option<libc::rusage>) -> Result<ExitReport, String> {
-        let (usage, limits_hit) = self.usage(init_usage);
-        let end = match (self.exited, self.killed_by) {
-            (Some((status, _)), _) if libc::WIFEXITED(status) => WorkloadEnd::Exited {
-                code: libc::WEXITSTATUS(status),
-            },
-            (Some((status, _)), _) => WorkloadEnd::Signalled {
-                signal: libc::WTERMSIG(status),
-            },
-            (None, Some(KilledBy::Backstop)) => WorkloadEnd::Backstop,
-            (None, Some(KilledBy::Request)) => WorkloadEnd::Signalled {
-                signal: libc::SIGKILL,
-            },
-            // The kernel kills init too when the cell's memory is used up, always on v2 and on v1
-            // when killing the others did not help.
-            (None, None)
-                if limits_hit
-                    .iter()
-                    .any(|hit| matches!(hit, LimitHit::Memory { .. })) =>
-            {
-                WorkloadEnd::Signalled {
-                    signal: libc::SIGKILL,
-                }
-            }
-            (None, None) => {
-                return Err("the cell's init was killed by somebody else".to_owned());
-            }
-        };
-        Ok(ExitReport {
-            end,
-            usage,
-            limits_hit,
-        })
-    }
-
-    fn usage(&self, init_usage: Option<libc::rusage>) -> (Usage, Vec<LimitHit>) {
-        let mut usage = Usage {
-            wall: self
-                .started
-                .map(|started| started.elapsed())
-                .unwrap_or_default(),
-            max_rss_bytes: self.exited.map(|(_, bytes)| bytes),
-            ..Usage::default()
-        };
-        let (setup_user, setup_system) = self
-            .ready
-            .as_ref()
-            .map(|ready| ready.setup_cpu_micros)
-            .unwrap_or_default();
-        let without_setup = |time: libc::timeval, setup: u64| {
-            let micros = duration(time).saturating_sub(Duration::from_micros(setup));
-            Some(micros)
-        };
-        if let Some(all) = init_usage {
-            usage.cpu_user = without_setup(all.ru_utime, setup_user);
-            usage.cpu_system = without_setup(all.ru_stime, setup_system);
-        }
-        let mut limits_hit = Vec::new();
-        if let Ok(stats) = self.cgroup.stats() {
-            usage.memory_peak_bytes = stats.memory_peak_bytes;
-            usage.oom_kills = stats.oom_kills;
-            usage.pids_peak = stats.pids_peak;
-            // A parent that ignores SIGCHLD keeps its children's times from all who wait for it
-            // (wait(2)); the control group counts them nevertheless.
-            let counted = |time: Option<Duration>, setup: u64| {
-                time.map(|time| time.saturating_sub(Duration::from_micros(setup)))
-            };
-            usage.cpu_user = usage.cpu_user.max(counted(stats.cpu_user, setup_user));
-            usage.cpu_system = usage
-                .cpu_system
-                .max(counted(stats.cpu_system, setup_system));
-            if let (Some(limit_bytes), Some(kills @ 1..)) =
-                (self.plan.memory_max_bytes, stats.oom_kills)
-            {
-                limits_hit.push(LimitHit::Memory { limit_bytes, kills });
-            }
-            if let (Some(limit), Some(refusals @ 1..)) = (self.plan.pids_max, stats.pids_limit_hits)
-            {
-                limits_hit.push(LimitHit::Pids { limit, refusals });
-            }
-        }
-        (usage, limits_hit)
-    }
-
     /// Ends the cell. The answer follows when everything in it is dead and removed.
     pub(super) fn destroy(&mut self, request: u64) {
         self.destroy_request = Some(request);
         self.kill(KilledBy::Request);
-    }
-
-    /// Removes what the cell had on the host and looks for what is left.
-    fn remove_and_look(&self, shared: &Shared) -> Residue {
-        let mut residue = Residue::default();
-        residue.looked_for.push("processes".to_owned());
-        let workload = self.workload_descriptor.as_ref();
-        for (name, process) in [
-            ("init", Some(&self.init_descriptor)),
-            ("workload", workload),
-        ] {
-            if process.is_some_and(|process| is_running(process.as_fd())) {
-                residue.found.push(format!("the cell's {name} process"));
-            }
-        }
-        residue.looked_for.push("cgroups".to_owned());
-        for pid in self.cgroup.processes().unwrap_or_default() {
-            residue
-                .found
-                .push(format!("process {pid} in the control group"));
-        }
-        residue.found.extend(remove_cgroup(&self.cgroup));
-        for path in self.cgroup.paths().filter(|path| path.exists()) {
-            residue
-                .found
-                .push(format!("control group {}", path.display()));
-        }
-        residue.looked_for.push("mounts".to_owned());
-        match shared.host_mounts().and_then(HostMounts::of_cells) {
-            Ok(places) => residue
-                .found
-                .extend(places.into_iter().map(|place| format!("mount {place}"))),
-            Err(error) => residue
-                .found
-                .push(format!("mounts could not be looked at: {error}")),
-        }
-        residue
     }
 
     fn wait_for_death(&mut self, bound: Instant) {
@@ -665,26 +425,4 @@ const DEATH_BOUND: Duration = Duration::from_secs(5);
 fn process_descriptor(pid: u32) -> Option<OwnedFd> {
     let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
     pidfd_open(pid, PidfdFlags::empty()).ok()
-}
-
-/// What could not be removed, if anything.
-fn remove_cgroup(cgroup: &Cgroup) -> Option<String> {
-    cgroup.remove().err().map(|error| error.to_string())
-}
-
-/// Adds to a failure that something could not be undone.
-fn with_leftover(failure: Failure, left: Option<String>) -> Failure {
-    match (failure, left) {
-        (failure, None) => failure,
-        (Failure::InvalidSpec(text), Some(left)) => {
-            Failure::InvalidSpec(format!("{text}; left behind: {left}"))
-        }
-        (Failure::Host(text), Some(left)) => Failure::Host(format!("{text}; left behind: {left}")),
-        (other, Some(left)) => Failure::Host(format!("{other:?}; left behind: {left}")),
-    }
-}
-
-fn duration(time: libc::timeval) -> Duration {
-    Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0))
-        + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
 }
