@@ -7,14 +7,12 @@ use std::{
 
 use rustix::process::Pid;
 
-/// Namespaces that every cell gets at its creation, as flags of clone(2). The control group
-/// namespace follows by unshare(2), once the process is where its root shall be.
-pub(crate) const CELL_NAMESPACES: u64 = (libc::CLONE_NEWUSER
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS) as u64;
+/// Namespaces that every cell's init is created in, as flags of clone(2). It makes the others
+/// itself: the control group namespace once it is where that one's root shall be, the network
+/// because making one waits for a lock that the kernel's clean-up of earlier ones holds, and the
+/// launcher has other cells to serve meanwhile.
+pub(crate) const INIT_NAMESPACES: u64 =
+    (libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID) as u64;
 
 /// `CLONE_CLEAR_SIGHAND` of clone(2): the child starts with default signal handling.
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;

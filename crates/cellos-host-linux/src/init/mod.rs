@@ -16,6 +16,7 @@ use cellos_core::document::{MountAccess, RunUser};
 use rustix::{
     net::SendFlags,
     process::{Gid, Uid},
+    thread::UnshareFlags,
 };
 
 use root::OpenedMount;
@@ -106,9 +107,15 @@ fn set_up(parts: &InitParts<'_>, control: BorrowedFd<'_>, workload: OwnedFd) -> 
     // later.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .step("die with the launcher")?;
+    let own = UnshareFlags::NEWNET
+        | UnshareFlags::NEWIPC
+        | UnshareFlags::NEWUTS
+        | UnshareFlags::NEWCGROUP;
     // SAFETY: this process has one thread and no descriptor table shared with another process.
-    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWCGROUP) }
-        .step("unshare the control group namespace")?;
+    unsafe { rustix::thread::unshare_unsafe(own) }.step(
+        "make the network, IPC, UTS and control group namespaces (they are limited by sysctl \
+         user.max_{net,ipc,uts,cgroup}_namespaces)",
+    )?;
     rustix::system::sethostname(b"cell").step("set the host name")?;
     sys::bring_loopback_up().step("bring the loopback interface up")?;
     // What is made for the cell gets exactly the permissions it is made with.

@@ -49,7 +49,7 @@ impl Seed {
         let (control, init_control, workload, init_workload) =
             sockets().map_err(|error| host("make sockets", &error))?;
         // SAFETY: the launcher has a single thread.
-        match unsafe { sys::clone_process(sys::CELL_NAMESPACES, cgroup.unified_directory()) } {
+        match unsafe { sys::clone_process(sys::INIT_NAMESPACES, cgroup.unified_directory()) } {
             Err(error) => Err(clone_failure(&error)),
             Ok(Cloned::Child) => init::run(InitContext {
                 parts: InitParts {
