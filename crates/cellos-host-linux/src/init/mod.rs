@@ -47,7 +47,17 @@ pub(crate) struct InitParts<'a> {
     pub(crate) cgroup: &'a Cgroup,
     pub(crate) base: &'a [BaseEntry],
     pub(crate) filter: &'a sandbox::seccomp::Filter,
+    pub(crate) mounts: MountOrigin,
     pub(crate) groups: SupplementaryGroups,
+}
+
+/// Where the mounts of a cell come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MountOrigin {
+    /// The launcher sends them, mapped to the cell's identity.
+    Launcher,
+    /// The cell opens their sources itself.
+    Cell,
 }
 
 /// Whether supplementary groups can be dropped.
@@ -92,6 +102,7 @@ fn set_up(parts: &InitParts<'_>, control: BorrowedFd<'_>, workload: OwnedFd) -> 
         cgroup,
         base,
         filter,
+        mounts: origin,
         groups,
     } = parts;
     cgroup
@@ -120,7 +131,7 @@ fn set_up(parts: &InitParts<'_>, control: BorrowedFd<'_>, workload: OwnedFd) -> 
     sys::bring_loopback_up().step("bring the loopback interface up")?;
     // What is made for the cell gets exactly the permissions it is made with.
     sandbox::privileges::set_umask(0);
-    let skeleton = root::build(base, *user, *writable_bytes)?;
+    let skeleton = root::build(base, *user, *writable_bytes, *origin)?;
 
     let (plan, mounts) = await_assignment(control)?;
     root::enter(skeleton, &plan, &mounts)?;

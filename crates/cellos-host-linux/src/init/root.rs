@@ -17,7 +17,10 @@ use rustix::{
     },
 };
 
-use super::step::{Step, StepResult};
+use super::{
+    MountOrigin,
+    step::{Step, StepResult},
+};
 use crate::{
     base::{BaseEntry, BaseKind},
     plan::{CellPlan, DEFAULT_WORKING_FOLDER, is_beneath},
@@ -59,19 +62,30 @@ impl std::ops::Deref for OpenedMount {
     }
 }
 
-/// A root that has everything every cell has, not yet entered.
+/// A root that has everything every cell has.
 #[derive(Debug)]
 pub(super) struct Skeleton {
     root: OwnedFd,
+    host: Host,
+}
+
+/// Whether the host's files can still be named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Host {
+    Left,
+    InReach,
 }
 
 /// Builds what every cell's root has: the host's system, devices and `/proc`.
 ///
-/// `writable_bytes` bounds what the cell may write to its own folders.
+/// `writable_bytes` bounds what the cell may write to its own folders. A cell whose mounts come
+/// from the launcher leaves the host's root at once; one that opens their sources itself has to
+/// know them first.
 pub(super) fn build(
     base: &[BaseEntry],
     user: RunUser,
     writable_bytes: u64,
+    mounts: MountOrigin,
 ) -> StepResult<Skeleton> {
     mount_change(
         "/",
@@ -106,11 +120,18 @@ pub(super) fn build(
     for folder in WRITABLE_FOLDERS {
         make_writable(root.as_fd(), folder).step(format_args!("make /{folder} writable"))?;
     }
-    Ok(Skeleton { root })
+    let host = match mounts {
+        MountOrigin::Launcher => {
+            leave_host(root.as_fd())?;
+            Host::Left
+        }
+        MountOrigin::Cell => Host::InReach,
+    };
+    Ok(Skeleton { root, host })
 }
 
-/// Adds what the document declares, and makes the result the root of this process's mount
-/// namespace.
+/// Adds what the document declares. After that nothing of the host can be named but what was
+/// mounted.
 pub(super) fn enter(skeleton: Skeleton, plan: &CellPlan, mounts: &[OpenedMount]) -> StepResult<()> {
     let root = skeleton.root.as_fd();
     make_declared_places(root, plan, mounts)?;
@@ -121,6 +142,14 @@ pub(super) fn enter(skeleton: Skeleton, plan: &CellPlan, mounts: &[OpenedMount])
     for mount in in_order {
         mount_declared(root, mount, links_for(mount, mounts))?;
     }
+    match skeleton.host {
+        Host::Left => Ok(()),
+        Host::InReach => leave_host(root),
+    }
+}
+
+/// Makes the new root the root of this process's mount namespace, where nothing else is then.
+fn leave_host(root: BorrowedFd<'_>) -> StepResult<()> {
     rustix::process::fchdir(root).step("enter the new root")?;
     rustix::process::pivot_root(".", ".").step("pivot_root")?;
     unmount(".", UnmountFlags::DETACH).step("detach the host's root")?;

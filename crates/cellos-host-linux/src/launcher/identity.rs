@@ -10,7 +10,7 @@ use cellos_core::document::RunUser;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
 use crate::{
-    init::SupplementaryGroups,
+    init::{MountOrigin, SupplementaryGroups},
     sys::{self, Cloned},
 };
 
@@ -48,9 +48,13 @@ impl IdentityMode {
         }
     }
 
-    /// Whether declared mounts have to be mapped to the cell's identity.
-    pub(crate) fn maps_mounts(self) -> bool {
-        self == Self::OwnUser
+    /// Where a cell's mounts come from: the launcher has to map them where the cell is a host
+    /// user of its own.
+    pub(crate) fn mount_origin(self) -> MountOrigin {
+        match self {
+            Self::OwnUser => MountOrigin::Launcher,
+            Self::Caller { .. } => MountOrigin::Cell,
+        }
     }
 
     pub(crate) fn groups(self) -> SupplementaryGroups {

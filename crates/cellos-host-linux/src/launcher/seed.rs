@@ -58,6 +58,7 @@ impl Seed {
                     cgroup,
                     base: &shared.base,
                     filter: &shared.filter,
+                    mounts: shared.identity.mount_origin(),
                     groups: shared.identity.groups(),
                 },
                 control: init_control,

@@ -10,6 +10,7 @@ use rustix::net::SendFlags;
 use super::{Cell, DEATH_BOUND, KilledBy, Phase, removal::remove_cgroup};
 use crate::{
     cgroup::{Cgroup, CpuMax, Creator, Limits, leaf_name},
+    init::MountOrigin,
     launcher::{Shared, Source, host, mounts, seed::Seed},
     message,
     plan::{CellPlan, DEFAULT_USER, WRITABLE_MAX_BYTES},
@@ -96,7 +97,7 @@ impl Cell {
 
     /// Tells the waiting init what its document declares.
     fn assign(&mut self, shared: &Shared, sources: &[mounts::Source]) -> Result<(), Failure> {
-        let mounts_follow = shared.identity.maps_mounts();
+        let mounts_follow = shared.identity.mount_origin() == MountOrigin::Launcher;
         let trees = if mounts_follow {
             mounts::map_all(sources, shared.identity.host_ids(self.init))?
         } else {
