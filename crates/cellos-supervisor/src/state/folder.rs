@@ -1,28 +1,39 @@
-//! The state folder: `<state>/runs/<run>/record.json`, with the run's folder locked while its
-//! supervisor lives.
+//! The state folder: `<state>/runs/<run>.json`, the record of a run, locked while its supervisor
+//! lives.
+//!
+//! A record is one file and no folder, because making and removing a folder costs a cell more than
+//! all of its events on a journalling file system.
 
 use std::{
     ffi::OsString,
     fs::{self, File, TryLockError},
-    io::{self, Write},
+    io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use jiff::Timestamp;
+use rustix::fs::{CWD, RenameFlags};
 
 use super::record::{RECORD_FORMAT_VERSION, RunRecord};
 
-/// Name of the record in a run's folder.
-const RECORD: &str = "record.json";
-/// Name of a record that is being written.
-const PARTIAL: &str = "record.partial";
+/// End of a record's name.
+const RECORD: &str = ".json";
+/// End of the name of a record that is being written; it begins with a dot, as no record does.
+const PARTIAL: &str = ".partial";
 /// Largest record that is read, in bytes; a written one has a few hundred and free labels.
 const MAX_RECORD_BYTES: u64 = 1 << 20;
-/// Age in seconds after which a run's folder without a record is one that nobody is about to fill.
+/// Age in seconds after which a partial record is one that nobody is about to finish.
 const UNUSED_AFTER_SECONDS: i64 = 60;
-/// Longest folder name, in bytes, on every common file system.
-const MAX_FOLDER_NAME_BYTES: usize = 255;
+/// Longest name that stands for a run id, in bytes: what every common file system takes, less what
+/// a partial record's name has besides.
+const MAX_RUN_NAME_BYTES: usize = 255 - PARTIAL_EXTRA_BYTES;
+/// What a partial record's name has besides: dots, process id, number and end.
+const PARTIAL_EXTRA_BYTES: usize = 48;
+
+/// How many partial records this process has named.
+static PARTIALS: AtomicU64 = AtomicU64::new(0);
 
 /// What can go wrong with the state folder.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,8 +60,8 @@ pub enum StateError {
         /// The run.
         run_id: String,
     },
-    /// The id cannot name a folder.
-    #[error("run id is empty or too long for a folder name")]
+    /// The id cannot name a file.
+    #[error("run id is empty or too long for a file name")]
     RunId,
     /// The record cannot be understood.
     #[error("record {} cannot be understood: {reason}", path.display())]
@@ -95,12 +106,13 @@ impl StateFolder {
         &self.root
     }
 
-    /// The folder of one run. Other files of the run may be kept there too.
+    /// The file that a run's record is in while the run lives, or is left unfinished.
     ///
     /// # Errors
-    /// [`StateError::RunId`] when the id cannot name a folder.
-    pub fn run_folder(&self, run_id: &str) -> Result<PathBuf, StateError> {
-        Ok(self.runs().join(folder_name(run_id)?))
+    /// [`StateError::RunId`] when the id cannot name a file.
+    pub fn record_file(&self, run_id: &str) -> Result<PathBuf, StateError> {
+        let name = run_name(run_id)?;
+        Ok(self.runs().join(format!("{name}{RECORD}")))
     }
 
     fn runs(&self) -> PathBuf {
@@ -112,27 +124,33 @@ impl StateFolder {
     /// # Errors
     /// [`StateError::InUse`] and [`StateError::LeftOver`] when the id is taken.
     pub fn begin(&self, record: RunRecord) -> Result<RunLease, StateError> {
-        let folder = self.run_folder(&record.run_id)?;
-        make_private(&folder)?;
-        let lock = lock(&folder)?.ok_or_else(|| StateError::InUse {
-            run_id: record.run_id.clone(),
-        })?;
-        if folder.join(RECORD).exists() {
-            return Err(StateError::LeftOver {
-                run_id: record.run_id,
-            });
-        }
-        let lease = RunLease {
-            folder,
+        let name = run_name(&record.run_id)?;
+        let mut lease = RunLease {
+            path: self.record_file(&record.run_id)?,
+            // Two that begin the same run at once must not write to one file.
+            partial: self.runs().join(format!(
+                ".{name}.{}-{}{PARTIAL}",
+                std::process::id(),
+                PARTIALS.fetch_add(1, Ordering::Relaxed)
+            )),
             record,
-            _lock: lock,
+            lock: None,
         };
-        lease.write()?;
-        Ok(lease)
+        match lease.write(Place::New) {
+            Ok(()) => Ok(lease),
+            Err(_) if lease.path.exists() => {
+                let run_id = lease.record.run_id.clone();
+                Err(match open_locked(&lease.path)? {
+                    Locked::ByOther => StateError::InUse { run_id },
+                    Locked::ByUs(_) | Locked::Gone => StateError::LeftOver { run_id },
+                })
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    /// Looks at every run's folder, in the order of their names. Those of runs that ended before
-    /// they had a record, or after it was gone, are removed.
+    /// Looks at every run's record, in the order of their names. Partial ones that nobody will
+    /// finish are removed.
     pub(super) fn look(&self, now: Timestamp) -> Result<Vec<Look>, StateError> {
         let runs = self.runs();
         let entries =
@@ -140,25 +158,31 @@ impl StateFolder {
         let mut found = Vec::new();
         for entry in entries {
             let entry = entry.map_err(|error| StateError::io("read folder", &runs, &error))?;
-            found.push(Look {
-                run: entry.file_name(),
-                found: find(&entry.path(), now),
-            });
+            let name = entry.file_name();
+            let text = name.to_string_lossy();
+            if text.starts_with('.') && text.ends_with(PARTIAL) {
+                remove_unused(&entry.path(), now);
+            } else if let Some(run) = text.strip_suffix(RECORD) {
+                found.push(Look {
+                    run: run.into(),
+                    found: find(&entry.path()),
+                });
+            }
         }
         found.sort_by(|a, b| a.run.cmp(&b.run));
         Ok(found)
     }
 }
 
-/// One look at a run's folder.
+/// One look at a run's record.
 pub(super) struct Look {
-    /// The folder's name.
+    /// The record's name, without its end.
     pub(super) run: OsString,
     /// What is in it.
     pub(super) found: Result<Found, StateError>,
 }
 
-/// What a run's folder holds.
+/// What became of the run.
 pub(super) enum Found {
     /// No record: nothing to do.
     Nothing,
@@ -168,21 +192,52 @@ pub(super) enum Found {
     Left(Box<RunLease>),
 }
 
-fn find(folder: &Path, now: Timestamp) -> Result<Found, StateError> {
-    if !folder.join(RECORD).exists() {
-        remove_unused(folder, now);
-        return Ok(Found::Nothing);
+/// Whose a record is.
+enum Locked {
+    /// Its supervisor's, or another reaper's.
+    ByOther,
+    /// Nobody's until now.
+    ByUs(File),
+    /// Finished by somebody else meanwhile.
+    Gone,
+}
+
+/// Opens a record and locks it where it is free.
+fn open_locked(path: &Path) -> Result<Locked, StateError> {
+    let file = match File::options().read(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Locked::Gone),
+        Err(error) => return Err(StateError::io("open", path, &error)),
+    };
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(Locked::ByOther),
+        Err(TryLockError::Error(error)) => return Err(StateError::io("lock", path, &error)),
     }
-    let Some(lock) = lock(folder)? else {
-        return Ok(Found::Alive);
+    // The lock is the file's, not the name's: another one may have it by now.
+    let ours = file
+        .metadata()
+        .map_err(|error| StateError::io("look at", path, &error))?;
+    match fs::symlink_metadata(path) {
+        Ok(named) if named.ino() == ours.ino() && named.dev() == ours.dev() => {
+            Ok(Locked::ByUs(file))
+        }
+        Ok(_) => Ok(Locked::ByOther),
+        Err(_) => Ok(Locked::Gone),
+    }
+}
+
+fn find(path: &Path) -> Result<Found, StateError> {
+    let lock = match open_locked(path)? {
+        Locked::ByOther => return Ok(Found::Alive),
+        Locked::Gone => return Ok(Found::Nothing),
+        Locked::ByUs(lock) => lock,
     };
-    let path = folder.join(RECORD);
-    let bytes = match read_bounded(&path) {
-        Ok(bytes) => bytes,
-        // Finished by somebody else between the look and the lock.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-        Err(error) => return Err(StateError::io("read", &path, &error)),
-    };
+    let mut bytes = Vec::new();
+    (&lock)
+        .take(MAX_RECORD_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(|error| StateError::io("read", path, &error))?;
     let record = serde_json::from_slice::<RunRecord>(&bytes)
         .map_err(|error| error.to_string())
         .and_then(|record| {
@@ -196,43 +251,47 @@ fn find(folder: &Path, now: Timestamp) -> Result<Found, StateError> {
                 Ok(record)
             }
         })
-        .map_err(|reason| StateError::Record { path, reason })?;
+        .map_err(|reason| StateError::Record {
+            path: path.to_owned(),
+            reason,
+        })?;
     Ok(Found::Left(Box::new(RunLease {
-        folder: folder.to_owned(),
+        path: path.to_owned(),
+        partial: path.with_extension("partial"),
         record,
-        _lock: lock,
+        lock: Some(lock),
     })))
 }
 
-/// Removes a folder without a record that is too old to belong to a run that begins. It holds
-/// nothing of a cell, so one that stays does no harm, and is found the next time.
-fn remove_unused(folder: &Path, now: Timestamp) {
-    let is_old = fs::symlink_metadata(folder).is_ok_and(|metadata| {
+/// Removes a partial record that is too old to be one that is being written. It belongs to no cell,
+/// so one that stays does no harm, and is found the next time.
+fn remove_unused(path: &Path, now: Timestamp) {
+    let is_old = fs::symlink_metadata(path).is_ok_and(|metadata| {
         now.as_second().saturating_sub(metadata.mtime()) > UNUSED_AFTER_SECONDS
     });
-    if is_old && matches!(lock(folder), Ok(Some(_))) {
-        let _ = fs::remove_file(folder.join(PARTIAL));
-        let _ = fs::remove_dir(folder);
+    if is_old && matches!(open_locked(path), Ok(Locked::ByUs(_))) {
+        let _ = fs::remove_file(path);
     }
-}
-
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(MAX_RECORD_BYTES)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// A run whose record this process holds.
 #[derive(Debug)]
 pub struct RunLease {
-    folder: PathBuf,
+    path: PathBuf,
+    partial: PathBuf,
     record: RunRecord,
-    /// Locked by flock(2) for as long as it is open, so that it is free the moment this process
-    /// is gone, however it ended.
-    _lock: File,
+    /// The record's file, locked by flock(2) for as long as it is open, so that it is free the
+    /// moment this process is gone, however it ended.
+    lock: Option<File>,
+}
+
+/// Where a record is written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Where there must not be one yet.
+    New,
+    /// Where this lease's own is.
+    Own,
 }
 
 impl RunLease {
@@ -248,40 +307,53 @@ impl RunLease {
     /// [`StateError::Io`] when it cannot be written; the one on disk is then unchanged.
     pub fn update(&mut self, change: impl FnOnce(&mut RunRecord)) -> Result<(), StateError> {
         change(&mut self.record);
-        self.write()
+        self.write(Place::Own)
     }
 
-    /// Removes the record, and the run's folder when nothing else is in it.
+    /// Removes the record.
     ///
     /// # Errors
     /// [`StateError::Io`] when the record cannot be removed.
     pub fn finish(self) -> Result<(), StateError> {
-        let path = self.folder.join(RECORD);
-        fs::remove_file(&path).map_err(|error| StateError::io("remove", &path, &error))?;
-        // Left by a supervisor that was killed while it wrote; mostly not there.
-        let _ = fs::remove_file(self.folder.join(PARTIAL));
-        // Other files of the run keep the folder.
-        let _ = fs::remove_dir(&self.folder);
-        Ok(())
+        fs::remove_file(&self.path).map_err(|error| StateError::io("remove", &self.path, &error))
     }
 
-    /// Replaces the record on disk. It has to outlive this process, not the machine: cells do not
-    /// outlive the machine either, so nothing is synchronised to the disk.
-    fn write(&self) -> Result<(), StateError> {
-        let (partial, path) = (self.folder.join(PARTIAL), self.folder.join(RECORD));
+    /// Puts the record on disk, whole and locked or not at all. It has to outlive this process, not
+    /// the machine: cells do not outlive the machine either, so nothing is synchronised to the
+    /// disk.
+    fn write(&mut self, place: Place) -> Result<(), StateError> {
         let bytes = serde_json::to_vec(&self.record).map_err(|error| StateError::Record {
-            path: path.clone(),
+            path: self.path.clone(),
             reason: error.to_string(),
         })?;
-        File::options()
+        match self.put(&bytes, place) {
+            Ok(lock) => {
+                // The old file's lock ends here, when its name is the new one's already.
+                self.lock = Some(lock);
+                Ok(())
+            }
+            Err(error) => {
+                let _ = fs::remove_file(&self.partial);
+                Err(StateError::io("write", &self.path, &error))
+            }
+        }
+    }
+
+    fn put(&self, bytes: &[u8], place: Place) -> io::Result<File> {
+        let mut file = File::options()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
-            .open(&partial)
-            .and_then(|mut file| file.write_all(&bytes))
-            .map_err(|error| StateError::io("write", &partial, &error))?;
-        fs::rename(&partial, &path).map_err(|error| StateError::io("replace", &path, &error))
+            .open(&self.partial)?;
+        file.try_lock()?;
+        file.write_all(bytes)?;
+        let flags = match place {
+            Place::New => RenameFlags::NOREPLACE,
+            Place::Own => RenameFlags::empty(),
+        };
+        rustix::fs::renameat_with(CWD, &self.partial, CWD, &self.path, flags)?;
+        Ok(file)
     }
 }
 
@@ -293,18 +365,9 @@ fn make_private(folder: &Path) -> Result<(), StateError> {
         .map_err(|error| StateError::io("make folder", folder, &error))
 }
 
-fn lock(folder: &Path) -> Result<Option<File>, StateError> {
-    let file = File::open(folder).map_err(|error| StateError::io("open", folder, &error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(StateError::io("lock", folder, &error)),
-    }
-}
-
-/// A run id as a folder name: itself, with every byte but letters, digits, `.`, `_` and `-` (and a
+/// A run id as a file name: itself, with every byte but letters, digits, `.`, `_` and `-` (and a
 /// leading `.`) as `%` and two hexadecimal digits.
-fn folder_name(run_id: &str) -> Result<String, StateError> {
+fn run_name(run_id: &str) -> Result<String, StateError> {
     let mut name = String::with_capacity(run_id.len());
     for (index, byte) in run_id.bytes().enumerate() {
         match byte {
@@ -313,7 +376,7 @@ fn folder_name(run_id: &str) -> Result<String, StateError> {
             _ => name.push_str(&format!("%{byte:02X}")),
         }
     }
-    if name.is_empty() || name.len() > MAX_FOLDER_NAME_BYTES {
+    if name.is_empty() || name.len() > MAX_RUN_NAME_BYTES {
         return Err(StateError::RunId);
     }
     Ok(name)
@@ -375,7 +438,7 @@ mod tests {
 
     #[test]
     fn hostile_run_ids_stay_inside_the_state_folder() {
-        let name = |run_id| folder_name(run_id).ok();
+        let name = |run_id| run_name(run_id).ok();
         assert_eq!(name("run-1.a"), Some("run-1.a".into()));
         assert_eq!(name("../../etc"), Some("%2E.%2F..%2Fetc".into()));
         assert_eq!(name(".."), Some("%2E.".into()));

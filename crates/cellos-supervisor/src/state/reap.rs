@@ -73,7 +73,7 @@ pub struct ReapedRun {
 /// A run that could not be finished.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReapProblem {
-    /// Its folder's name.
+    /// Its record's name.
     pub run: OsString,
     /// Why.
     pub message: String,

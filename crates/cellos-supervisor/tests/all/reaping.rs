@@ -96,7 +96,7 @@ fn killed_supervisor_is_finished_by_reap_and_only_once() {
     let report = reap(&state, &NoLeftovers, &SystemClock).unwrap();
     assert_eq!(report, cellos_supervisor::state::ReapReport::default());
     assert_eq!(fs::read(&events).unwrap(), before);
-    assert!(!state_dir.join("runs/run-1").exists());
+    assert!(!state_dir.join("runs/run-1.json").exists());
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn broken_and_newer_records_are_reported_and_kept() {
     let dir = tempfile::tempdir().unwrap();
     let state = StateFolder::open(dir.path()).unwrap();
     abandon(&state, record("newer", None));
-    let path = state.run_folder("newer").unwrap().join("record.json");
+    let path = state.record_file("newer").unwrap();
     let text = fs::read_to_string(&path).unwrap();
     fs::write(
         &path,
@@ -195,7 +195,7 @@ fn broken_and_newer_records_are_reported_and_kept() {
     )
     .unwrap();
     abandon(&state, record("torn", None));
-    let torn = state.run_folder("torn").unwrap().join("record.json");
+    let torn = state.record_file("torn").unwrap();
     fs::write(&torn, "{").unwrap();
     let report = reap(&state, &NoLeftovers, &SystemClock).unwrap();
     assert_eq!(report.problems.len(), 2);
@@ -247,7 +247,7 @@ async fn record_lives_as_long_as_the_run_and_is_removed_after_it() {
         )
         .await;
     assert!(outcome.succeeded());
-    assert!(!state.run_folder("run-1").unwrap().exists());
+    assert!(!state.record_file("run-1").unwrap().exists());
 }
 
 #[tokio::test(start_paused = true)]
@@ -268,21 +268,28 @@ async fn failed_teardown_leaves_the_record_for_the_reaper() {
 }
 
 #[test]
-fn folders_without_a_record_are_removed_when_nobody_can_be_about_to_fill_them() {
+fn partial_records_are_removed_when_nobody_can_be_about_to_finish_them() {
     let dir = tempfile::tempdir().unwrap();
     let state = StateFolder::open(dir.path()).unwrap();
-    let make = |run_id: &str, age: Duration| {
-        let folder = state.run_folder(run_id).unwrap();
-        fs::create_dir(&folder).unwrap();
-        fs::write(folder.join("record.partial"), "{").unwrap();
+    let make = |name: &str, age: Duration| {
+        let partial = dir.path().join("runs").join(name);
+        fs::write(&partial, "{").unwrap();
         let then = std::time::SystemTime::now() - age;
-        fs::File::open(&folder).unwrap().set_modified(then).unwrap();
-        folder
+        fs::File::options()
+            .write(true)
+            .open(&partial)
+            .unwrap()
+            .set_modified(then)
+            .unwrap();
+        partial
     };
-    let begins = make("begins", Duration::ZERO);
-    let unused = make("unused", Duration::from_secs(120));
+    let begins = make(".begins.1.partial", Duration::ZERO);
+    let unused = make(".unused.1.partial", Duration::from_secs(120));
+    let written = make(".written.1.partial", Duration::from_secs(120));
+    let writer = fs::File::open(&written).unwrap();
+    writer.try_lock().unwrap();
     let report = reap(&state, &NoLeftovers, &SystemClock).unwrap();
     assert!(report.reaped.is_empty() && report.problems.is_empty());
-    assert!(begins.exists());
+    assert!(begins.exists() && written.exists());
     assert!(!unused.exists());
 }

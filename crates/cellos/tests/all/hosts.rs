@@ -232,7 +232,7 @@ fn a_disk_that_fills_fails_the_run_at_any_event() {
         trial.assert_dead_within(Duration::from_secs(1));
 
         // The last event is owed; with room again the reaper writes it.
-        assert_eq!(records(&trial.place), [trial.id.as_str()]);
+        assert_eq!(records(&trial.place), [format!("{}.json", trial.id)]);
         let reap = trial.place.cellos(&["reap", "--json"]).output().unwrap();
         let report: Value = serde_json::from_slice(&reap.stdout).unwrap();
         assert_eq!(report["reaped"][0]["finalEvent"], "written", "{report}");

@@ -83,7 +83,7 @@ fn a_killed_supervisor_takes_its_cell_along_and_is_reaped_once() {
     signal(&child, Signal::KILL);
     trial.assert_dead_within(DEAD_WITHIN);
     wait(child);
-    assert_eq!(records(&trial.place), [trial.id.as_str()]);
+    assert_eq!(records(&trial.place), [format!("{}.json", trial.id)]);
 
     // What a crash in the middle of a line leaves.
     let before = fs::read_to_string(trial.place.events()).unwrap();
@@ -128,13 +128,18 @@ fn a_supervisor_killed_at_any_moment_leaves_nothing_that_reaping_does_not_finish
         signal(&child, Signal::KILL);
         trial.assert_dead_within(DEAD_WITHIN);
         wait(child);
-        let folder = trial.place.path().join("state/runs").join(&trial.id);
-        let began = folder.join("record.json").exists();
-        if let Ok(folder) = fs::File::open(folder) {
-            // Without a record it is left alone for a minute: its run may be about to begin.
-            folder
-                .set_modified(SystemTime::now() - Duration::from_secs(120))
-                .unwrap();
+        let runs = trial.place.path().join("state/runs");
+        let began = runs.join(format!("{}.json", trial.id)).exists();
+        for name in records(&trial.place) {
+            // A partial record is left alone for a minute: its run may be about to begin.
+            if name.ends_with(".partial") {
+                let partial = fs::File::options()
+                    .write(true)
+                    .open(runs.join(name))
+                    .unwrap();
+                let then = SystemTime::now() - Duration::from_secs(120);
+                partial.set_modified(then).unwrap();
+            }
         }
         let report = reap(&trial);
         assert_eq!(report["problems"], json!([]), "step {step}: {report}");
@@ -189,7 +194,7 @@ fn a_killed_launcher_is_a_failure_of_ours_with_whole_evidence() {
     assert_eq!(trial.processes(), Vec::<u32>::new());
 
     // Nobody could take the control groups away; the run is kept for that.
-    assert_eq!(records(&trial.place), [trial.id.as_str()]);
+    assert_eq!(records(&trial.place), [format!("{}.json", trial.id)]);
     let report = reap(&trial);
     assert_eq!(
         report["reaped"][0]["finalEvent"], "alreadyThere",
