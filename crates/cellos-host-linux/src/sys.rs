@@ -201,31 +201,6 @@ pub(crate) fn bring_loopback_up() -> io::Result<()> {
     }
 }
 
-/// Closes every descriptor from 3 up except those in `keep` (close_range(2)).
-pub(crate) fn close_other_descriptors(keep: &[RawFd]) -> io::Result<()> {
-    let mut keep: Vec<RawFd> = keep.iter().copied().filter(|fd| *fd >= 3).collect();
-    keep.sort_unstable();
-    let mut first: libc::c_uint = 3;
-    for fd in keep.into_iter().map(RawFd::cast_unsigned) {
-        if fd > first {
-            close_range(first, fd - 1)?;
-        }
-        first = fd + 1;
-    }
-    close_range(first, libc::c_uint::MAX)
-}
-
-fn close_range(first: libc::c_uint, last: libc::c_uint) -> io::Result<()> {
-    // SAFETY: closing descriptors is memory-safe; the callers run in a freshly created process
-    // that owns no descriptor objects in this range which it would use or close later.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
 /// How a child ended and what it used, from wait4(2).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Waited {

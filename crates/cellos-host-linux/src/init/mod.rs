@@ -108,8 +108,9 @@ fn set_up(parts: &InitParts<'_>, control: BorrowedFd<'_>, workload: OwnedFd) -> 
     cgroup
         .join_v1_from_child()
         .step("join the control groups")?;
-    sys::close_other_descriptors(&[control.as_raw_fd(), workload.as_raw_fd()])
-        .step("close inherited descriptors")?;
+    let mut kept = [control.as_raw_fd(), workload.as_raw_fd()];
+    kept.sort_unstable();
+    sandbox::descriptors::close_except(&kept).step("close inherited descriptors")?;
     await_word(control, to_init::GO)?;
 
     become_cell_user(*user, *groups)?;

@@ -12,7 +12,7 @@ use crate::{
     message,
     plan::CellPlan,
     protocol::workload,
-    sandbox::privileges,
+    sandbox::{descriptors::close_except, privileges},
     sys::{self, PointerVector},
 };
 
@@ -52,7 +52,7 @@ fn park(plan: &CellPlan, launcher: BorrowedFd<'_>) -> io::Result<()> {
         sys::exit_now(EXEC_FAILED);
     };
     take_streams(message.descriptors)?;
-    sys::close_other_descriptors(&[launcher.as_raw_fd()])?;
+    close_except(&[launcher.as_raw_fd()]).map_err(io::Error::other)?;
     Err(execute(&candidates, &arguments, &environment))
 }
 

@@ -40,7 +40,7 @@ use crate::{
     message::{self, MAX_MESSAGE_BYTES, Message},
     plan::{DEFAULT_USER, WRITABLE_MAX_BYTES},
     protocol::{BEGUN, CellKey, Failure, FromLauncher, Numbered, Reply, Request},
-    sandbox::seccomp::Filter,
+    sandbox::{descriptors::close_except, seccomp::Filter},
     sys,
 };
 
@@ -87,7 +87,7 @@ pub(crate) fn run(socket: OwnedFd, options: &LauncherOptions) -> io::Result<()> 
     ] {
         sys::ignore_signal(signal);
     }
-    sys::close_other_descriptors(&[socket.as_raw_fd()])?;
+    close_except(&[socket.as_raw_fd()]).map_err(io::Error::other)?;
     give_up_preferences();
     let mut launcher = Launcher::new(socket, options)?;
     let result = launcher.serve();
