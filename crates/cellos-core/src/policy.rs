@@ -40,15 +40,3 @@ pub use version::{
     DowngradePolicy, MIN_SUPPORTED_POLICY_PACK_VERSION, PackVersion, PackVersionError,
     check_policy_pack_version_compatibility,
 };
-
-/// Whether a text has the form of identifiers that move between systems: 1 to 128 ASCII
-/// characters, a letter or digit first, then letters, digits, `.`, `_` and `-`, never `..`.
-fn is_portable_id(text: &str) -> bool {
-    const MAX_BYTES: usize = 128;
-    text.len() <= MAX_BYTES
-        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
-        && !text.contains("..")
-}

@@ -30,13 +30,3 @@ pub(crate) fn describe(options: &LauncherOptions) -> BackendDescriptor {
     }
     descriptor
 }
-
-/// The identifier grammar of the contract, checked again where names of files are made from it.
-pub(crate) fn is_sound_id(id: &str) -> bool {
-    id.len() <= 128
-        && id.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && id
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
-        && !id.contains("..")
-}

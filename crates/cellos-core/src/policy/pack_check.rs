@@ -2,11 +2,11 @@
 
 use super::{
     DowngradePolicy, HostPattern, HostPatternError, PackVersionError, PolicyPackDocument,
-    PolicyPackSpec, PolicyRule, check_policy_pack_version_compatibility, is_portable_id,
-    pack::KIND_POLICY_PACK,
+    PolicyPackSpec, PolicyRule, check_policy_pack_version_compatibility, pack::KIND_POLICY_PACK,
 };
 use crate::{
     CellosError,
+    admission::is_portable_id,
     document::API_VERSION,
     strict_json::{self, StrictJsonError},
 };

@@ -13,6 +13,7 @@ use std::{
 use async_trait::async_trait;
 use cellos_core::{
     CellosError, ExecutionCellDocument,
+    admission::is_portable_id,
     descriptor::BackendDescriptor,
     ports::{
         CellBackend, CellHandle, TeardownReport,
@@ -161,7 +162,8 @@ impl Drop for Reservation<'_> {
 impl CellBackend for LinuxBackend {
     async fn create(&self, spec: &ExecutionCellDocument) -> Result<CellHandle, CellosError> {
         let cell_id = spec.spec.id.as_str();
-        if !descriptor::is_sound_id(cell_id) {
+        // Names of control groups are made from it, so it is checked here again.
+        if !is_portable_id(cell_id) {
             return Err(CellosError::InvalidSpec(format!(
                 "spec.id: {cell_id:?} is not 1 to 128 letters, digits, `.`, `_` and `-`, starting \
                  with a letter or digit, without `..`"
