@@ -2,9 +2,9 @@
 
 use cellos_core::descriptor::{BackendDescriptor, Feature};
 
-use crate::{
+use cellos_isolation::{
+    LauncherOptions,
     cgroup::{CgroupHost, Controller},
-    launcher::LauncherOptions,
 };
 
 pub(crate) fn describe(options: &LauncherOptions) -> BackendDescriptor {

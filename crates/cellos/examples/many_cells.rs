@@ -22,7 +22,8 @@ use cellos_core::{
         workload::{Streams, WorkloadControl},
     },
 };
-use cellos_host_linux::{Launcher, LauncherOptions, LinuxBackend, Warm};
+use cellos_host_linux::LinuxBackend;
+use cellos_isolation::{Launcher, LauncherOptions, Warm};
 use cellos_sinks::{JsonlConfig, JsonlSink};
 use cellos_supervisor::{RunRequest, StopRequests, Supervisor, state::StateFolder};
 

@@ -13,8 +13,9 @@ use cellos_core::{
     ports::{CellBackend, EventSink, ExportSink, NoopExportSink},
 };
 use cellos_exports::LocalFolder;
-use cellos_host_linux::{Launcher, LauncherOptions, LinuxBackend, Warm};
+use cellos_host_linux::LinuxBackend;
 use cellos_host_stub::StubCellBackend;
+use cellos_isolation::{Launcher, LauncherOptions, Warm};
 use cellos_sinks::{Durability, JsonlConfig, JsonlSink, Redaction, Transformed};
 use cellos_supervisor::{
     HostRunner, Supervisor,

@@ -5,7 +5,7 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use cellos_host_linux::Launcher;
+use cellos_isolation::Launcher;
 
 use crate::compose::{self, BackendOptions, PreparedBackend};
 

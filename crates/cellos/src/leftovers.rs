@@ -2,7 +2,7 @@
 //! lives in namespaces that end with its processes.
 
 use cellos_core::CellosError;
-use cellos_host_linux::cgroup::{self, CgroupHost};
+use cellos_isolation::cgroup::{self, CgroupHost};
 use cellos_supervisor::state::{LeftoverCleaner, RunRecord};
 
 use crate::compose::BackendOptions;

@@ -24,6 +24,7 @@ const USER: &str = "cellos-test";
 const CRATES: &[&str] = &[
     "cellos",
     "cellos-host-linux",
+    "cellos-isolation",
     "cellos-host-stub",
     "cellos-supervisor",
 ];

@@ -9,15 +9,14 @@ use std::{
 };
 
 use cellos_core::CellosError;
+use cellos_isolation::{
+    message::{self, MAX_MESSAGE_BYTES},
+    protocol::{CellKey, Created, Ended, FromLauncher, Numbered, Reply, Request},
+};
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::{
     io::unix::AsyncFd,
     sync::{oneshot, watch},
-};
-
-use crate::{
-    message::{self, MAX_MESSAGE_BYTES},
-    protocol::{CellKey, Created, Ended, FromLauncher, Numbered, Reply, Request},
 };
 
 /// What the reader task and the callers share.

@@ -23,17 +23,15 @@ use cellos_core::{
         },
     },
 };
+use cellos_isolation::{
+    Launcher, LauncherOptions,
+    plan::CellPlan,
+    protocol::{Created, Ended, Failure, Reply, Request},
+};
 use tokio::{io::unix::AsyncFd, sync::watch, task::JoinHandle};
 
 use self::connection::{Entry, Fate, Live, Shared, launcher_gone, read_answers};
-
-use crate::{
-    descriptor,
-    launcher::LauncherOptions,
-    plan::CellPlan,
-    protocol::{Created, Ended, Failure, Reply, Request},
-    start::Launcher,
-};
+use crate::descriptor;
 
 /// The Linux backend.
 ///

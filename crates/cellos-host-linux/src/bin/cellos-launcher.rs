@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 fn main() {
-    cellos_host_linux::Launcher::take_over_if_asked();
+    cellos_isolation::Launcher::take_over_if_asked();
     eprintln!("cellos-launcher: started by a backend, not by hand");
     std::process::exit(2);
 }

@@ -3,7 +3,8 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use cellos_core::{ExecutionCellDocument, ports::CellBackend};
-use cellos_host_linux::{LauncherOptions, LinuxBackend, Warm};
+use cellos_host_linux::LinuxBackend;
+use cellos_isolation::{LauncherOptions, Warm};
 use cellos_testkit::{
     Ability, Missing,
     contract::{BackendUnderTest, Probe},

@@ -4,7 +4,7 @@ use cellos_core::ports::{
     CellBackend,
     workload::{LimitHit, WorkloadEnd},
 };
-use cellos_host_linux::{LauncherOptions, Warm};
+use cellos_isolation::{LauncherOptions, Warm};
 use cellos_testkit::require;
 use serde_json::json;
 
@@ -126,7 +126,10 @@ async fn processes_are_bounded_without_a_declared_limit() {
         .unwrap()
         .parse()
         .unwrap();
-    assert!(limit <= cellos_host_linux::DEFAULT_PROCESS_LIMIT, "{limit}");
+    assert!(
+        limit <= cellos_isolation::plan::DEFAULT_PROCESS_LIMIT,
+        "{limit}"
+    );
 }
 
 #[tokio::test]
@@ -242,7 +245,7 @@ except OSError as error:
     };
     assert_eq!((first, second), ("ENOSPC", "ENOSPC"));
     assert!(
-        (1 << 29..=cellos_host_linux::WRITABLE_MAX_BYTES).contains(&bytes),
+        (1 << 29..=cellos_isolation::plan::WRITABLE_MAX_BYTES).contains(&bytes),
         "{bytes}"
     );
     assert!((1 << 17..=1 << 18).contains(&files), "{files}");

@@ -7,5 +7,4 @@ mod contract;
 mod isolation;
 mod limits;
 mod mounts;
-mod sandbox;
 mod support;

@@ -14,7 +14,8 @@ use cellos_core::{
         workload::{ExitReport, Posture, Residue, Streams, WorkloadControl},
     },
 };
-use cellos_host_linux::{Launcher, LauncherOptions, LinuxBackend};
+use cellos_host_linux::LinuxBackend;
+use cellos_isolation::{Launcher, LauncherOptions};
 
 pub(crate) fn backend_with(options: &LauncherOptions) -> LinuxBackend {
     let program = Command::new(launcher_program());

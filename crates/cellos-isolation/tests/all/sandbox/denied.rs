@@ -7,8 +7,8 @@ use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-use cellos_host_linux::sandbox::privileges;
-use cellos_host_linux::sandbox::seccomp::{Filter, SeccompError};
+use cellos_isolation::sandbox::privileges;
+use cellos_isolation::sandbox::seccomp::{Filter, SeccompError};
 use libc::{EAFNOSUPPORT, ENOSYS, EPERM, EPROTONOSUPPORT, c_int, c_long, c_ulong};
 
 use super::child::{Sandbox, rerun};

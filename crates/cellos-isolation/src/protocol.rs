@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::plan::CellPlan;
 
 /// A cell's number within one launcher; never used twice.
-pub(crate) type CellKey = u64;
+pub type CellKey = u64;
 
 /// Backend to launcher. Each request gets exactly one [`Reply`] with its number.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Request {
+pub enum Request {
     /// Build a cell and park its workload.
     Create(Box<CellPlan>),
     /// Let the workload run. Carries its three standard streams.
@@ -24,8 +24,10 @@ pub(crate) enum Request {
 
 /// [`StopSignal`] as it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Stop {
+pub enum Stop {
+    /// SIGTERM to the workload.
     Terminate,
+    /// SIGKILL to everything in the cell.
     Kill,
 }
 
@@ -44,37 +46,52 @@ pub(crate) const BEGUN: &[u8] = b"b";
 
 /// A numbered request.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Numbered {
-    pub(crate) number: u64,
-    pub(crate) request: Request,
+pub struct Numbered {
+    /// Given by whoever asks; its answer has it again.
+    pub number: u64,
+    /// What is asked.
+    pub request: Request,
 }
 
 /// Launcher to backend.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum FromLauncher {
+pub enum FromLauncher {
     /// The answer to a request.
-    Reply { number: u64, reply: Reply },
+    Reply {
+        /// Of the request.
+        number: u64,
+        /// What came of it.
+        reply: Reply,
+    },
     /// A cell's workload has ended, and with it everything in the cell; what the cell had on the
     /// host has been removed. The launcher knows the cell no more.
-    Ended { cell: CellKey, ended: Ended },
+    Ended {
+        /// Which one.
+        cell: CellKey,
+        /// How.
+        ended: Ended,
+    },
 }
 
 /// The end of a cell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Ended {
+pub struct Ended {
     /// How the workload ended; why nobody knows otherwise.
-    pub(crate) end: Result<ExitReport, String>,
+    pub end: Result<ExitReport, String>,
     /// What was found of the cell after it had been removed.
-    pub(crate) residue: Residue,
+    pub residue: Residue,
 }
 
 /// The answer to a request.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Reply {
+pub enum Reply {
     /// The cell is parked. Carries its working folder as an open directory.
     Created(Box<Created>),
     /// The workload's program has been executed.
-    Released { pid: u32 },
+    Released {
+        /// Process id as the launcher sees it.
+        pid: u32,
+    },
     /// The stop was passed on, or there was nothing to stop.
     Stopped,
     /// The cell has ended, which its `Ended` said before, or there is no such cell.
@@ -85,24 +102,36 @@ pub(crate) enum Reply {
 
 /// A parked cell.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Created {
-    pub(crate) cell: CellKey,
-    pub(crate) posture: Posture,
-    pub(crate) cgroup_path: Option<std::path::PathBuf>,
-    pub(crate) working_folder: String,
+pub struct Created {
+    /// By which later requests name it.
+    pub cell: CellKey,
+    /// What the kernel says of the parked process.
+    pub posture: Posture,
+    /// Its control group, where it has one.
+    pub cgroup_path: Option<std::path::PathBuf>,
+    /// Path in the cell.
+    pub working_folder: String,
 }
 
 /// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// The document asks for something that is not there or not allowed.
     InvalidSpec(String),
     /// The host refused.
     Host(String),
     /// `argv[0]` does not exist in the cell.
-    CommandNotFound { program: String },
+    CommandNotFound {
+        /// `argv[0]`.
+        program: String,
+    },
     /// `argv[0]` cannot be executed.
-    NotExecutable { program: String, reason: String },
+    NotExecutable {
+        /// `argv[0]`.
+        program: String,
+        /// The kernel's reason.
+        reason: String,
+    },
 }
 
 /// Cell init to launcher, on the control socket.

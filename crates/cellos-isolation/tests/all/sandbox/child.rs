@@ -6,8 +6,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use cellos_host_linux::sandbox::privileges::{self, Dumpable};
-use cellos_host_linux::sandbox::{descriptors, landlock, limits, seccomp::Filter};
+use cellos_isolation::sandbox::privileges::{self, Dumpable};
+use cellos_isolation::sandbox::{descriptors, landlock, limits, seccomp::Filter};
 
 /// Tells a test that it is the child of itself.
 const INSIDE: &str = "CELLOS_TEST_INSIDE_SANDBOX";

@@ -14,22 +14,27 @@ use rustix::net::{
 
 /// Largest message in bytes. A packet has to fit the kernel's default socket buffer
 /// (`net.core.wmem_default`, 212,992 bytes on common machines) with its own overhead.
-pub(crate) const MAX_MESSAGE_BYTES: usize = 160 * 1024;
+pub const MAX_MESSAGE_BYTES: usize = 160 * 1024;
 
 /// Most descriptors in one message: the three standard streams and some room.
 const MAX_DESCRIPTORS: usize = 8;
 
 /// A received message.
 #[derive(Debug)]
-pub(crate) struct Message {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) descriptors: Vec<OwnedFd>,
+pub struct Message {
+    /// What it says.
+    pub bytes: Vec<u8>,
+    /// The descriptors that came with it, close-on-exec.
+    pub descriptors: Vec<OwnedFd>,
     /// Sender's process id in the receiver's PID namespace, where the socket asks for it.
-    pub(crate) sender: Option<u32>,
+    pub sender: Option<u32>,
 }
 
 /// A connected pair of message sockets.
-pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+///
+/// # Errors
+/// The kernel's, `socketpair(2)`.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -44,7 +49,10 @@ pub(crate) fn ask_for_sender(socket: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Sends one message.
-pub(crate) fn send(
+///
+/// # Errors
+/// The kernel's, `sendmsg(2)`; more than eight descriptors are an invalid input.
+pub fn send(
     socket: BorrowedFd<'_>,
     bytes: &[u8],
     descriptors: &[BorrowedFd<'_>],
@@ -85,7 +93,10 @@ pub(crate) fn receive_any(socket: impl AsFd) -> io::Result<Option<Message>> {
 }
 
 /// Receives one message into `buffer`'s space. `None` at the end of the connection.
-pub(crate) fn receive(
+///
+/// # Errors
+/// The kernel's, `recvmsg(2)`; a message larger than the buffer is invalid data.
+pub fn receive(
     socket: impl AsFd,
     buffer: &mut [u8],
     flags: RecvFlags,

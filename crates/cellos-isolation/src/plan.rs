@@ -38,30 +38,40 @@ const BACKSTOP_MARGIN: Duration = Duration::from_secs(2);
 
 /// One cell, ready to build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct CellPlan {
-    pub(crate) cell_id: String,
+pub struct CellPlan {
+    /// `spec.id`.
+    pub cell_id: String,
     /// Program and arguments; empty for a cell without a command.
-    pub(crate) argv: Vec<String>,
-    pub(crate) environment: BTreeMap<String, String>,
-    pub(crate) working_folder: String,
-    pub(crate) user: RunUser,
-    pub(crate) mounts: Vec<Mount>,
-    pub(crate) memory_max_bytes: Option<u64>,
+    pub argv: Vec<String>,
+    /// The whole environment of the command.
+    pub environment: BTreeMap<String, String>,
+    /// Absolute path in the cell.
+    pub working_folder: String,
+    /// Identity inside the cell.
+    pub user: RunUser,
+    /// Declared mounts.
+    pub mounts: Vec<Mount>,
+    /// Memory and swap of the whole cell, in bytes.
+    pub memory_max_bytes: Option<u64>,
     /// Quota and period in microseconds.
-    pub(crate) cpu_max: Option<(u64, u64)>,
-    pub(crate) pids_max: Option<u64>,
-    pub(crate) writable_bytes: u64,
+    pub cpu_max: Option<(u64, u64)>,
+    /// Processes and threads of the whole cell.
+    pub pids_max: Option<u64>,
+    /// What it may write to its own folders together, in bytes.
+    pub writable_bytes: u64,
     /// From now to the launcher's own end of the cell.
-    pub(crate) backstop: Duration,
+    pub backstop: Duration,
 }
 
 /// Period of CPU bandwidth where the document is silent, in microseconds: the kernel's default.
 const DEFAULT_CPU_PERIOD_MICROS: u64 = 100_000;
 
 impl CellPlan {
+    /// The plan of an admitted document.
+    ///
     /// # Errors
     /// [`CellosError::InvalidSpec`] for what this backend cannot map.
-    pub(crate) fn from_document(document: &ExecutionCellDocument) -> Result<Self, CellosError> {
+    pub fn from_document(document: &ExecutionCellDocument) -> Result<Self, CellosError> {
         let spec = &document.spec;
         let run = spec.run.as_ref();
         let limits: Option<&RunLimits> = run.and_then(|run| run.limits.as_ref());

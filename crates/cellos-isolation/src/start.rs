@@ -39,10 +39,11 @@ pub enum StartError {
 /// Dropping it ends the launcher: its socket closes.
 #[derive(Debug)]
 pub struct Launcher {
-    pub(crate) socket: OwnedFd,
+    /// Its end of the conversation, one message a packet.
+    pub socket: OwnedFd,
     /// The process to collect when the socket is closed; a forked one is collected by the kernel
     /// at the exit of this process.
-    pub(crate) process: Option<Child>,
+    pub process: Option<Child>,
 }
 
 impl Launcher {

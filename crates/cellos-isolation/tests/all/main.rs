@@ -1,0 +1,6 @@
+//! The sandbox on a real kernel.
+
+// Helpers outside of `#[test]` functions are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod sandbox;
