@@ -5,7 +5,7 @@ use std::time::Duration;
 use cellos_core::{
     CellosError,
     event::{EventKind, Reason},
-    ports::workload::{LimitHit, ReleaseError},
+    ports::workload::{LimitHit, Loss, ReleaseError},
 };
 
 use crate::{DeadlineSource, Phase, SupervisorSignal, state::StateError};
@@ -69,8 +69,13 @@ pub enum RunError {
     #[error("cell was ended by the backend's backstop")]
     Backstop,
     /// The backend lost sight of the workload.
-    #[error("in-VM exit bridge: {0}")]
-    Lost(CellosError),
+    #[error("in-VM exit bridge: {source}")]
+    Lost {
+        /// The backend's error.
+        source: CellosError,
+        /// What kind of loss it was, where the backend knows.
+        loss: Option<Loss>,
+    },
     /// The workload could not be signalled.
     #[error("stop command: {0}")]
     Stop(CellosError),
@@ -108,6 +113,15 @@ impl RunError {
             Self::Signalled { .. } => Reason::SignalKilled,
             Self::Stopped { .. } => Reason::SupervisorSignal,
             Self::Backstop => Reason::BackstopFired,
+            Self::Lost {
+                loss: Some(loss), ..
+            } => match loss {
+                Loss::MachineCrashed => Reason::VmmCrashed,
+                Loss::GuestCrashed => Reason::InitCrashed,
+                Loss::GuestSilent => Reason::GuestSilent,
+                Loss::BridgeBroken => Reason::BridgeBroken,
+                Loss::ExitForged => Reason::ExitForged,
+            },
             Self::Release(
                 ReleaseError::CommandNotFound { .. } | ReleaseError::NotExecutable { .. },
             ) => Reason::CommandRefused,

@@ -8,7 +8,7 @@ use cellos_core::{
     ports::{
         CellBackend, CellHandle,
         workload::{
-            ExitReport, LimitHit, ReleaseError, Residue, StopSignal, Streams, WorkingFolder,
+            ExitReport, LimitHit, Loss, ReleaseError, Residue, StopSignal, Streams, WorkingFolder,
             WorkloadControl, WorkloadEnd,
         },
     },
@@ -131,7 +131,11 @@ impl<'a> Workload<'a> {
             } => {
                 let exit = controlled_exit(backend, control, cell_id);
                 let signaller = Signaller::Control(control, cell_id);
-                wait(exit, &signaller, deadline, grace, stop, urgency).await
+                let mut ending = wait(exit, &signaller, deadline, grace, stop, urgency).await;
+                if ending.end.is_err() {
+                    ending.loss = control.loss(cell_id);
+                }
+                ending
             }
             Self::Bridged { wait: ended } => {
                 let exit = bridged_exit(ended);
@@ -179,6 +183,8 @@ pub(crate) struct Ending {
     pub(crate) errors: Vec<RunError>,
     /// The working folder of a host subprocess.
     pub(crate) folder: Option<WorkingFolder>,
+    /// How sight of it was lost, where its end is not known.
+    pub(crate) loss: Option<Loss>,
 }
 
 impl Ending {
@@ -198,6 +204,7 @@ impl Ending {
             residue,
             errors,
             folder: None,
+            loss: None,
         }
     }
 
@@ -248,7 +255,16 @@ impl Ending {
                 Err(_) => {}
             },
         }
-        failures.extend(self.end.as_ref().err().cloned().map(RunError::Lost));
+        failures.extend(
+            self.end
+                .as_ref()
+                .err()
+                .cloned()
+                .map(|source| RunError::Lost {
+                    source,
+                    loss: self.loss,
+                }),
+        );
         failures.extend(self.errors.iter().cloned());
         failures
     }

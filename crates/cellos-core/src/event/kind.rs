@@ -11,6 +11,10 @@ pub enum EventKind {
     Destroyed,
     /// A cell could not be created.
     Failed,
+    /// What a machine would have booted from is not what the manifest says.
+    ManifestFailed,
+    /// The warm pool was asked for a machine.
+    PoolCheckout,
     /// The workload ended, or did not start.
     CommandCompleted,
     /// A policy pack rejected the document.
@@ -43,6 +47,8 @@ impl EventKind {
             Self::Started => "dev.cellos.events.cell.lifecycle.v1.started",
             Self::Destroyed => "dev.cellos.events.cell.lifecycle.v1.destroyed",
             Self::Failed => "dev.cellos.events.cell.lifecycle.v1.failed",
+            Self::ManifestFailed => "dev.cellos.events.cell.lifecycle.v1.manifest-failed",
+            Self::PoolCheckout => "dev.cellos.events.cell.firecracker.v1.pool_checkout",
             Self::CommandCompleted => "dev.cellos.events.cell.command.v1.completed",
             Self::PolicyRejected => "dev.cellos.events.cell.policy.v1.rejected",
             Self::AuthzRejected => "dev.cellos.events.cell.authz.v1.rejected",

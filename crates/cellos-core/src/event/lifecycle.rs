@@ -104,6 +104,16 @@ pub enum Reason {
     CommandRefused,
     /// The supervisor disappeared.
     SupervisorLost,
+    /// The virtual machine monitor ended before an exit code came.
+    VmmCrashed,
+    /// The guest's kernel or PID 1 crashed.
+    InitCrashed,
+    /// The guest said nothing for too long.
+    GuestSilent,
+    /// The guest broke the protocol of the bridge.
+    BridgeBroken,
+    /// An exit code came that could not be authenticated.
+    ExitForged,
 }
 
 impl Reason {
@@ -119,6 +129,11 @@ impl Reason {
             Self::BackstopFired => "backstop_fired",
             Self::CommandRefused => "command_refused",
             Self::SupervisorLost => "supervisor_lost",
+            Self::VmmCrashed => "vmm_crashed",
+            Self::InitCrashed => "init_crashed",
+            Self::GuestSilent => "guest_silent",
+            Self::BridgeBroken => "bridge_broken",
+            Self::ExitForged => "exit_forged",
         }
     }
 }

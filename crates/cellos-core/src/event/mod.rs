@@ -8,6 +8,7 @@ mod ending;
 mod export;
 mod kind;
 mod lifecycle;
+mod machine;
 mod observation;
 mod summary;
 
@@ -19,7 +20,10 @@ pub use kind::EventKind;
 pub use lifecycle::{
     Destroyed, Failed, Outcome, Reason, ResidueClass, Started, TerminalState, placement,
 };
-pub use observation::{CommandCompleted, ContainerSecurity, NetworkScope, ProcessSpawned};
+pub use machine::{ManifestFailed, NoticeEvent, PoolCheckout};
+pub use observation::{
+    CommandCompleted, ContainerSecurity, MachineRecord, NetworkScope, ProcessSpawned,
+};
 pub use summary::{ComplianceSummary, Homeostasis};
 
 use serde::{Deserialize, Serialize};

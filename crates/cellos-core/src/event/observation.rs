@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{EndedBy, EventData, EventKind, LimitRecord, Scope, UsageRecord};
-use crate::{ExecutionCellSpec, ports::workload::Posture};
+use crate::{
+    ExecutionCellSpec,
+    ports::workload::{ExitAuthentication, GuestExecution, Machine, MachineOrigin, Posture},
+};
 
 /// Data of `observability.v1.network_scope`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +91,61 @@ pub struct ContainerSecurity {
     pub landlock_abi: u32,
     /// Control groups by hierarchy.
     pub cgroups: BTreeMap<String, String>,
+    /// The virtual machine around the process; what stands above is then the guest kernel's word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineRecord>,
+}
+
+/// The virtual machine of a cell in the form of the events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineRecord {
+    /// The monitor: `qemu`, `firecracker`.
+    pub monitor: String,
+    /// Its version as it says.
+    pub monitor_version: String,
+    /// SHA-256 of its program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monitor_digest_sha256: Option<String>,
+    /// `kvm`, `emulated`, or `fake` in tests.
+    pub execution: GuestExecution,
+    /// SHA-256 of the initial RAM disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initrd_digest_sha256: Option<String>,
+    /// Release of the guest's kernel.
+    pub guest_kernel: String,
+    /// Release of the guest's PID 1.
+    pub guest_version: String,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Memory of the machine in bytes.
+    pub memory_bytes: u64,
+    /// `booted`, `parked` or `restored`.
+    pub origin: MachineOrigin,
+    /// From the start of the monitor, or the checkout, to a PID 1 that has spoken, in
+    /// milliseconds.
+    pub ready_after_ms: u64,
+    /// `session`, or `publishedFrame`, which is weaker.
+    pub exit_authentication: ExitAuthentication,
+}
+
+impl From<&Machine> for MachineRecord {
+    fn from(machine: &Machine) -> Self {
+        Self {
+            monitor: machine.monitor.clone(),
+            monitor_version: machine.monitor_version.clone(),
+            monitor_digest_sha256: machine.monitor_digest_sha256.clone(),
+            execution: machine.execution,
+            initrd_digest_sha256: machine.initrd_digest_sha256.clone(),
+            guest_kernel: machine.guest_kernel.clone(),
+            guest_version: machine.guest_version.clone(),
+            vcpus: machine.vcpus,
+            memory_bytes: machine.memory_bytes,
+            origin: machine.origin,
+            ready_after_ms: u64::try_from(machine.ready_after.as_millis()).unwrap_or(u64::MAX),
+            exit_authentication: machine.exit_authentication,
+        }
+    }
 }
 
 /// `CapEff` of a process that has every capability of the contract's list.
@@ -112,6 +170,7 @@ impl From<&Posture> for ContainerSecurity {
             seccomp_filters: posture.seccomp_filters,
             landlock_abi: posture.landlock_abi,
             cgroups: posture.cgroups.clone(),
+            machine: posture.machine.as_ref().map(Into::into),
         }
     }
 }

@@ -214,6 +214,7 @@ fn command_completed_matches_the_recorded_deadline() {
 #[test]
 fn container_security_is_scoped_to_cell_and_run_and_says_what_is_private() {
     let posture = Posture {
+        machine: None,
         cap_eff: "0000001fffffffff".into(),
         namespaces: [("pid".to_owned(), 2), ("net".to_owned(), 7)].into(),
         host_namespaces: [("pid".to_owned(), 1), ("net".to_owned(), 7)].into(),

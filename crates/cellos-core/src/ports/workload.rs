@@ -57,6 +57,71 @@ pub trait WorkloadControl: Send + Sync {
         &self,
         handle: &CellHandle,
     ) -> Result<(TeardownReport, Residue), CellosError>;
+
+    /// What the backend has to put on record about a cell since it was last asked, in the order in
+    /// which it happened; also about one whose creation failed.
+    fn take_notices(&self, cell_id: &str) -> Vec<Notice> {
+        let _ = cell_id;
+        Vec::new()
+    }
+
+    /// How sight of the workload was lost, when
+    /// [`wait_for_in_vm_exit`](super::CellBackend::wait_for_in_vm_exit) answered with an error.
+    fn loss(&self, cell_id: &str) -> Option<Loss> {
+        let _ = cell_id;
+        None
+    }
+}
+
+/// Something about a cell that belongs into its record and that only the backend knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A file that the machine would have booted from is not what the manifest says. Nothing was
+    /// booted.
+    ManifestFailed {
+        /// What the file is for: `kernel`, `rootfs`, `initrd`, `firecracker`, …
+        role: String,
+        /// SHA-256 in the manifest, 64 lower-case hexadecimal digits.
+        expected_sha256: String,
+        /// SHA-256 of the file.
+        actual_sha256: String,
+        /// The manifest.
+        manifest_path: String,
+    },
+    /// The warm pool was asked for a machine.
+    PoolCheckout {
+        /// What came of it.
+        outcome: PoolOutcome,
+        /// Machines that were ready before.
+        available: u32,
+        /// How long it took to have a machine that waits for its document, from the pool or
+        /// booted.
+        took: Duration,
+    },
+}
+
+/// Whether a warm pool had a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolOutcome {
+    /// It had one.
+    Hit,
+    /// It had none that fits; one was booted.
+    Miss,
+}
+
+/// How sight of a workload in a machine of its own was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// The virtual machine monitor ended.
+    MachineCrashed,
+    /// The guest ended the conversation: its kernel or its PID 1 crashed.
+    GuestCrashed,
+    /// The guest said nothing for too long.
+    GuestSilent,
+    /// The guest broke the protocol.
+    BridgeBroken,
+    /// An exit code came that its sender could not authenticate.
+    ExitForged,
 }
 
 /// Isolation as the kernel reports it for one process.
@@ -92,6 +157,78 @@ pub struct Posture {
     pub landlock_abi: u32,
     /// Control groups the process is in, by hierarchy, as in `/proc/PID/cgroup`.
     pub cgroups: BTreeMap<String, String>,
+    /// The virtual machine around it. Everything above is then what the guest's kernel says, but
+    /// for `pid`, which is the monitor's on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
+}
+
+/// The virtual machine that a workload runs in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Machine {
+    /// The monitor: `qemu`, `firecracker`.
+    pub monitor: String,
+    /// Its version as it says.
+    pub monitor_version: String,
+    /// SHA-256 of its program, where that was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitor_digest_sha256: Option<String>,
+    /// What executes the guest's instructions.
+    pub execution: GuestExecution,
+    /// SHA-256 of the initial RAM disk, which holds the guest's PID 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initrd_digest_sha256: Option<String>,
+    /// Release of the guest's kernel, as in `uname(2)`.
+    pub guest_kernel: String,
+    /// Release of what runs as PID 1 in the guest.
+    pub guest_version: String,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Memory of the machine in bytes; the cell inside gets less.
+    pub memory_bytes: u64,
+    /// Whether it was booted for this cell or came parked from the warm pool.
+    pub origin: MachineOrigin,
+    /// From the start of the monitor, or the checkout, to a PID 1 that has spoken.
+    pub ready_after: Duration,
+    /// How an exit code of this machine is known to be the guest's.
+    pub exit_authentication: ExitAuthentication,
+}
+
+/// What executes a guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum GuestExecution {
+    /// The processor, by KVM.
+    Kvm,
+    /// A program that emulates one.
+    Emulated,
+    /// Nothing did: the guest is an ordinary process behind a fake monitor, for tests.
+    Fake,
+}
+
+/// Where a machine comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MachineOrigin {
+    /// Booted for this cell.
+    Booted,
+    /// Taken from the warm pool, where it was parked.
+    Parked,
+    /// Restored from a snapshot of a parked machine.
+    Restored,
+}
+
+/// How an exit code is known to come from the guest's PID 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ExitAuthentication {
+    /// By a MAC over run, nonces and the whole conversation, under a key that only PID 1 and the
+    /// host ever had in memory.
+    Session,
+    /// By the published 36-byte frame, whose key stands on the guest's kernel command line where
+    /// the workload may read it: weaker.
+    PublishedFrame,
 }
 
 impl Posture {

@@ -50,6 +50,7 @@ fn from_status(status: &str) -> Posture {
     };
     let number = |name| field(name).parse().unwrap_or(0);
     Posture {
+        machine: None,
         host_uid: number("Uid"),
         cap_inh: field("CapInh").to_owned(),
         cap_prm: field("CapPrm").to_owned(),

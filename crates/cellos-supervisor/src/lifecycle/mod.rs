@@ -17,7 +17,8 @@ use cellos_core::{
     canonical::canonical_spec_hash,
     event::{
         self, ComplianceSummary, ContainerSecurity, Destroyed, EndedBy, EventKind, Failed,
-        Homeostasis, Lineage, NetworkScope, Outcome, ResidueClass, Started, Subject, TerminalState,
+        Homeostasis, Lineage, NetworkScope, NoticeEvent, Outcome, ResidueClass, Started, Subject,
+        TerminalState,
     },
     ports::{
         CellHandle,
@@ -178,7 +179,7 @@ impl<'a> Run<'a> {
         self.ttl = Deadline::ttl(Instant::now(), self.spec.lifetime.ttl_seconds);
         let backend = &self.supervisor.backend;
         let (error, answered) = match timeout(bounds::CREATE, backend.create(document)).await {
-            Ok(Ok(cell)) => return Ok(cell),
+            Ok(Ok(cell)) => return self.created(cell).await,
             Ok(Err(error)) => (error, true),
             Err(_) => {
                 let error = CellosError::Host(no_answer("create", bounds::CREATE));
@@ -194,6 +195,8 @@ impl<'a> Run<'a> {
             tenant_id: self.journal.subject().tenant_id().map(str::to_owned),
         };
         let skip = self.fail(RunError::Create(error));
+        let noticed = self.emit_notices().await;
+        self.note(noticed);
         if !answered {
             // Half a cell may exist under this id. A backend that refused it as a duplicate of a
             // live one would have answered.
@@ -204,6 +207,32 @@ impl<'a> Run<'a> {
         let flushed = self.journal.flush().await;
         self.note(flushed);
         Err(skip)
+    }
+
+    /// Puts on record what the backend has to say about the creation. A cell whose record cannot
+    /// be written is taken apart again.
+    async fn created(&mut self, cell: CellHandle) -> Result<CellHandle, Skip> {
+        match self.emit_notices().await {
+            Ok(()) => Ok(cell),
+            Err(error) => {
+                let skip = self.fail(error);
+                self.destroy(&cell).await;
+                Err(skip)
+            }
+        }
+    }
+
+    async fn emit_notices(&mut self) -> Result<(), RunError> {
+        let Some(control) = self.supervisor.backend.workload() else {
+            return Ok(());
+        };
+        for notice in control.take_notices(&self.spec.id) {
+            match notice.into() {
+                NoticeEvent::ManifestFailed(data) => self.journal.emit(&data).await?,
+                NoticeEvent::PoolCheckout(data) => self.journal.emit(&data).await?,
+            }
+        }
+        Ok(())
     }
 
     /// Everything between creation and teardown.

@@ -260,6 +260,7 @@ impl WorkloadControl for Pretended {
     async fn posture(&self, _cell_id: &str) -> Result<Posture, CellosError> {
         self.call(Call::Posture, "").await?;
         Ok(Posture {
+            machine: None,
             pid: 7,
             cap_eff: "0000000000000000".into(),
             no_new_privs: true,

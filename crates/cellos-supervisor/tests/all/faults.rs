@@ -84,7 +84,7 @@ async fn workload_that_survives_kill_is_given_up_and_destroyed() {
     let document = document(json!({"argv": ["x"], "timeoutMs": 100}));
     let outcome = run(&backend, &events, document).await;
     assert_eq!(outcome.ended_by, EndedBy::DeadlineTimeout);
-    assert!(matches!(outcome.later_errors[..], [RunError::Lost(_)]));
+    assert!(matches!(outcome.later_errors[..], [RunError::Lost { .. }]));
     assert_eq!(backend.calls().last().unwrap(), "Destroy");
 }
 

@@ -424,6 +424,7 @@ impl WorkloadControl for Engine {
             Stage::Idle | Stage::Failed => return Err(host("no process")),
         };
         Ok(Posture {
+            machine: None,
             pid,
             namespaces: namespaces(&pid.to_string()),
             host_namespaces: namespaces("self"),

@@ -1,0 +1,121 @@
+//! What the operator of a host decides.
+
+use std::path::PathBuf;
+
+use cellos_core::signing::TrustVerifyKeys;
+
+/// Settings of the backend. Nothing in it comes from a document.
+#[derive(Debug, Clone)]
+pub struct MicrovmConfig {
+    /// The folder with kernel, initrd, base and manifest, as `cellos vm prepare` makes it.
+    pub bundle: PathBuf,
+    /// Whether and by whom the manifest has to be signed.
+    pub trust: ManifestTrust,
+    /// Which monitor runs the machines.
+    pub driver: DriverChoice,
+    /// A private folder for sockets and records of live machines. Short, since the address of a
+    /// Unix socket has at most 107 bytes.
+    pub run_folder: PathBuf,
+    /// The control group that monitors are put in; found by looking when absent.
+    pub cgroup_parent: Option<PathBuf>,
+    /// Bounds on the disk and network traffic of each machine.
+    pub rates: RateLimits,
+    /// Machines kept parked; 0 for none. For processes that run many cells.
+    pub pool_size: u16,
+}
+
+/// Whether and by whom a manifest has to be signed.
+#[derive(Debug, Clone)]
+pub enum ManifestTrust {
+    /// By one of these keys.
+    Keys(TrustVerifyKeys),
+    /// Nobody: the operator said so in as many words. Digests are compared all the same.
+    Unsigned,
+    /// There is no manifest, and the operator said twice that none is wanted. Digests are taken
+    /// and recorded, and compared with nothing.
+    NoManifest {
+        /// The kernel image.
+        kernel: PathBuf,
+        /// The root file system.
+        rootfs: PathBuf,
+    },
+}
+
+/// Which monitor runs the machines.
+#[derive(Debug, Clone)]
+pub enum DriverChoice {
+    /// QEMU's `microvm` machine, with KVM or emulated.
+    Qemu(QemuConfig),
+    /// Firecracker, which needs KVM.
+    Firecracker(FirecrackerConfig),
+}
+
+/// Settings of the QEMU driver.
+#[derive(Debug, Clone)]
+pub struct QemuConfig {
+    /// `qemu-system-x86_64`, absolute.
+    pub program: PathBuf,
+    /// What may execute the guest.
+    pub accelerators: Accelerators,
+}
+
+/// What may execute a guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerators {
+    /// KVM where it was seen to run a guest, else emulation.
+    Best,
+    /// KVM or nothing.
+    KvmOnly,
+    /// Emulation.
+    Emulation,
+}
+
+/// Settings of the Firecracker driver.
+#[derive(Debug, Clone)]
+pub struct FirecrackerConfig {
+    /// The `firecracker` program, absolute.
+    pub program: PathBuf,
+    /// Whether each machine gets a jail.
+    pub jail: Jail,
+    /// What the guest's PID 1 speaks.
+    pub guest: GuestContract,
+}
+
+/// Whether Firecracker runs in a jail of its jailer.
+#[derive(Debug, Clone)]
+pub enum Jail {
+    /// Each machine in a jail of its own, under a user id of its own.
+    Jailer {
+        /// The `jailer` program, absolute.
+        program: PathBuf,
+        /// Where jails are made, absolute.
+        chroot_base: PathBuf,
+        /// First user and group id of the pool.
+        first_id: u32,
+        /// How many ids the pool has.
+        ids: u32,
+    },
+    /// None: the operator said so in as many words.
+    None,
+}
+
+/// What the guest's PID 1 speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestContract {
+    /// Our bridge.
+    Bridge,
+    /// The published 36-byte exit frame on port 9000, with everything on the kernel command line.
+    /// No streams, no parked state, weaker authentication.
+    Published,
+}
+
+/// Bounds on what one machine may read, write and send. `None` is no bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RateLimits {
+    /// Bytes a second from and to disks.
+    pub disk_bytes_per_second: Option<u64>,
+    /// Operations a second on disks.
+    pub disk_operations_per_second: Option<u64>,
+    /// Bytes a second over the network, each way.
+    pub network_bytes_per_second: Option<u64>,
+}

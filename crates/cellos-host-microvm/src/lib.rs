@@ -1,0 +1,22 @@
+//! The `microvm` backend: each cell is a virtual machine of its own.
+//!
+//! ```text
+//! document ─ plan ─ verified artifacts ─ place ─ driver boots ─ session over the bridge ─ report
+//! ```
+//!
+//! The backend ([`backend`]) boots a machine by a [driver](vmm::Driver), QEMU or Firecracker, talks
+//! to the machine's PID 1 over the bridge ([`session`]), and takes everything apart again. PID 1 is
+//! `cellos-guest`, which builds the cell inside the machine as the `linux` backend does on a host.
+
+#![forbid(unsafe_code)]
+#![allow(dead_code)]
+
+mod artifacts;
+mod config;
+mod plan;
+mod vmm;
+
+pub use config::{
+    Accelerators, DriverChoice, FirecrackerConfig, GuestContract, Jail, ManifestTrust,
+    MicrovmConfig, QemuConfig, RateLimits,
+};
