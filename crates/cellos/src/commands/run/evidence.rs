@@ -2,7 +2,10 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use cellos_core::ports::workload::{LimitHit, Posture, Residue, Usage, WorkloadEnd};
+use cellos_core::ports::workload::{
+    ExitAuthentication, GuestExecution, LimitHit, Machine, MachineOrigin, Posture, Residue, Usage,
+    WorkloadEnd,
+};
 use cellos_supervisor::RunOutcome;
 
 use crate::say::{GOOD, STRONG, WARNING};
@@ -15,7 +18,12 @@ pub(super) fn table(outcome: &RunOutcome, log: &Path) -> String {
         &format!("{}  (run {})", outcome.cell_id, outcome.run_id),
     );
     match &outcome.posture {
-        Some(posture) => isolation(&mut table, posture),
+        Some(posture) => {
+            if let Some(around) = &posture.machine {
+                machine(&mut table, around, posture.pid);
+            }
+            isolation(&mut table, posture);
+        }
         None => table.bad("isolation", "not measured"),
     }
     end(&mut table, outcome);
@@ -52,6 +60,40 @@ impl Table {
 
     fn bad(&mut self, name: &str, value: &str) {
         self.row(name, &format!("{WARNING}{value}{WARNING:#}"));
+    }
+}
+
+/// The virtual machine around the cell. What stands below it is its kernel's word.
+fn machine(table: &mut Table, machine: &Machine, pid: u32) {
+    let execution = match machine.execution {
+        GuestExecution::Kvm => "KVM",
+        GuestExecution::Emulated => "emulated",
+        GuestExecution::Fake => "FAKE, for tests",
+    };
+    let origin = match machine.origin {
+        MachineOrigin::Booted => "booted",
+        MachineOrigin::Parked => "from the warm pool",
+        MachineOrigin::Restored => "restored",
+    };
+    let line = format!(
+        "{} {} ({execution}, pid {pid}), {} CPU, {}, kernel {}, {origin} in {:.0} ms",
+        machine.monitor,
+        machine.monitor_version,
+        machine.vcpus,
+        size(machine.memory_bytes),
+        machine.guest_kernel,
+        machine.ready_after.as_secs_f64() * 1e3,
+    );
+    match machine.execution {
+        GuestExecution::Fake => table.bad("machine", &line),
+        GuestExecution::Kvm | GuestExecution::Emulated => table.good("machine", &line),
+    }
+    match machine.exit_authentication {
+        ExitAuthentication::Session => table.good("exit code", "authenticated by the session"),
+        ExitAuthentication::PublishedFrame => table.bad(
+            "exit code",
+            "by the published frame, whose key the workload can read",
+        ),
     }
 }
 
