@@ -7,8 +7,8 @@ use cellos_core::signing::TrustVerifyKeys;
 /// Settings of the backend. Nothing in it comes from a document.
 #[derive(Debug, Clone)]
 pub struct MicrovmConfig {
-    /// The folder with kernel, initrd, base and manifest, as `cellos vm prepare` makes it.
-    pub bundle: PathBuf,
+    /// What machines boot from.
+    pub boot: BootFiles,
     /// Whether and by whom the manifest has to be signed.
     pub trust: ManifestTrust,
     /// Which monitor runs the machines.
@@ -24,21 +24,32 @@ pub struct MicrovmConfig {
     pub pool_size: u16,
 }
 
+/// What machines boot from.
+#[derive(Debug, Clone)]
+pub enum BootFiles {
+    /// A folder with kernel, initrd, base and manifest, as `cellos vm prepare` makes it. Its guest
+    /// speaks our bridge.
+    Bundle(PathBuf),
+    /// Files as the published backend is given them, for a guest of the published contract.
+    Published {
+        /// The kernel image, absolute.
+        kernel: PathBuf,
+        /// The root file system with its init, absolute.
+        rootfs: PathBuf,
+        /// The manifest, absolute. Absent only where the operator said twice that none is wanted:
+        /// digests are then taken and recorded, and compared with nothing.
+        manifest: Option<PathBuf>,
+    },
+}
+
 /// Whether and by whom a manifest has to be signed.
 #[derive(Debug, Clone)]
 pub enum ManifestTrust {
     /// By one of these keys.
     Keys(TrustVerifyKeys),
-    /// Nobody: the operator said so in as many words. Digests are compared all the same.
+    /// Nobody: the operator said so in as many words, or the manifest is a published one, which
+    /// knows no signature. Digests are compared all the same.
     Unsigned,
-    /// There is no manifest, and the operator said twice that none is wanted. Digests are taken
-    /// and recorded, and compared with nothing.
-    NoManifest {
-        /// The kernel image.
-        kernel: PathBuf,
-        /// The root file system.
-        rootfs: PathBuf,
-    },
 }
 
 /// Which monitor runs the machines.
@@ -77,8 +88,6 @@ pub struct FirecrackerConfig {
     pub program: PathBuf,
     /// Whether each machine gets a jail.
     pub jail: Jail,
-    /// What the guest's PID 1 speaks.
-    pub guest: GuestContract,
 }
 
 /// Whether Firecracker runs in a jail of its jailer.
@@ -97,16 +106,6 @@ pub enum Jail {
     },
     /// None: the operator said so in as many words.
     None,
-}
-
-/// What the guest's PID 1 speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GuestContract {
-    /// Our bridge.
-    Bridge,
-    /// The published 36-byte exit frame on port 9000, with everything on the kernel command line.
-    /// No streams, no parked state, weaker authentication.
-    Published,
 }
 
 /// Bounds on what one machine may read, write and send. `None` is no bound.

@@ -17,6 +17,6 @@ mod plan;
 mod vmm;
 
 pub use config::{
-    Accelerators, DriverChoice, FirecrackerConfig, GuestContract, Jail, ManifestTrust,
-    MicrovmConfig, QemuConfig, RateLimits,
+    Accelerators, BootFiles, DriverChoice, FirecrackerConfig, Jail, ManifestTrust, MicrovmConfig,
+    QemuConfig, RateLimits,
 };
