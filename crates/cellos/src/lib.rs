@@ -18,6 +18,7 @@ mod failure;
 mod intake;
 mod leftovers;
 mod logging;
+mod machines;
 mod say;
 mod signals;
 mod signing;

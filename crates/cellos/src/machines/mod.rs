@@ -1,0 +1,10 @@
+//! What the microVM backend is told about this host: settings from the environment, and where its
+//! files are.
+
+mod places;
+mod settings;
+
+pub(crate) use self::{
+    places::{Places, PlacesError},
+    settings::{SettingError, SettingErrors, config},
+};
