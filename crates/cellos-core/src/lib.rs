@@ -18,6 +18,7 @@ pub mod schema;
 pub mod signing;
 pub mod source;
 mod strict_json;
+pub mod vm_manifest;
 
 pub use document::{ExecutionCellDocument, ExecutionCellSpec};
 pub use error::CellosError;

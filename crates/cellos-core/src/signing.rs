@@ -43,10 +43,10 @@ const BASE64URL: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-fn base64url_decode(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
+pub(crate) fn base64url_decode(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
     BASE64URL.decode(text)
 }
 
-fn base64url_encode(bytes: &[u8]) -> String {
+pub(crate) fn base64url_encode(bytes: &[u8]) -> String {
     BASE64URL.encode(bytes)
 }
