@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    commands::{completions, doctor, man, reap, run, schema, validate, version},
+    commands::{completions, doctor, man, reap, run, schema, validate, version, vm},
     compose::PreparedBackend,
     exit::Exit,
     failure::Failure,
@@ -37,6 +37,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     Schema(schema::SchemaArgs),
     Reap(reap::ReapArgs),
+    Vm(vm::VmArgs),
     Version(version::VersionArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
@@ -69,6 +70,7 @@ fn dispatch(command: Command, begun: Option<PreparedBackend>) -> Result<Exit, Fa
         Command::Doctor(args) => doctor::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Reap(args) => reap::run(&args),
+        Command::Vm(args) => vm::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
         Command::Man(args) => man::run(&args, Cli::command()),

@@ -8,3 +8,4 @@ pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod validate;
 pub(crate) mod version;
+pub(crate) mod vm;

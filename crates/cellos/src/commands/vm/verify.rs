@@ -1,0 +1,75 @@
+//! `cellos vm verify`.
+
+use std::{io::Write as _, path::PathBuf};
+
+use cellos_core::{
+    signing::{RevokedKids, TrustVerifyKeys},
+    vm_manifest::{ManifestTrust, Unsigned},
+};
+use cellos_vm_image::open_bundle;
+
+use crate::{exit::Exit, failure::Failure, machines::Places};
+
+/// Checks the manifest's signature and every file against it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct VerifyArgs {
+    /// Where it is [default: vm in the state folder, or CELLOS_VM_DIR]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The keys that may have signed it [default: vm-keys/trusted.json in the state folder, or
+    /// CELLOS_VM_TRUST_KEYS]
+    #[arg(long, value_name = "FILE")]
+    keys: Option<PathBuf>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum KeyringError {
+    #[error("the trusted keys cannot be read: {}", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{} is no keyring", path.display())]
+    Parse {
+        path: PathBuf,
+        source: cellos_core::signing::KeyFileError,
+    },
+}
+
+pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
+    let places = Places::of_this_process().map_err(Failure::call)?;
+    let path = args.keys.as_ref().unwrap_or(&places.trusted_keys);
+    let text = std::fs::read(path).map_err(|source| {
+        Failure::call(KeyringError::Io {
+            path: path.clone(),
+            source,
+        })
+    })?;
+    let keys = TrustVerifyKeys::parse(&text).map_err(|source| {
+        Failure::call(KeyringError::Parse {
+            path: path.clone(),
+            source,
+        })
+    })?;
+    let trust = ManifestTrust {
+        keys: &keys,
+        revoked: &RevokedKids::default(),
+        unsigned: Unsigned::Refuse,
+    };
+    let folder = args.dir.as_ref().unwrap_or(&places.bundle);
+    let bundle = open_bundle(folder, &trust).map_err(Failure::call)?;
+    let mut out = std::io::stdout().lock();
+    for file in &bundle.files {
+        writeln!(
+            out,
+            "{:8} {} {}",
+            file.role.to_string(),
+            file.digest,
+            file.path.display()
+        )?;
+    }
+    if let Some(kid) = &bundle.signer_kid {
+        writeln!(out, "signed by {kid}")?;
+    }
+    Ok(Exit::Success)
+}
