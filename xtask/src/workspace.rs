@@ -41,16 +41,25 @@ impl Workspace {
     /// Builds a program of the package of its name for release, and says where it is: that
     /// depends on the configured target.
     pub(crate) fn release_program(&self, name: &str) -> Result<PathBuf, TaskError> {
-        let messages = process::output(&mut self.cargo(&[
+        self.program(name, &["--release"])
+    }
+
+    /// The same as tests are built.
+    pub(crate) fn debug_program(&self, name: &str) -> Result<PathBuf, TaskError> {
+        self.program(name, &[])
+    }
+
+    fn program(&self, name: &str, profile: &[&str]) -> Result<PathBuf, TaskError> {
+        let mut command = self.cargo(&[
             "build",
-            "--release",
             "--locked",
             "--package",
             name,
             "--bin",
             name,
             "--message-format=json-render-diagnostics",
-        ]))?;
+        ]);
+        let messages = process::output(command.args(profile))?;
         messages
             .lines()
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())

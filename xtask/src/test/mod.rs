@@ -1,10 +1,13 @@
 //! `cargo xtask test`: everything that must hold before a change is accepted.
 
 mod advisories;
+mod machines;
 mod rootless;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
+
+use machines::Machines;
 
 use crate::counts::{self, TestCounts};
 use crate::error::TaskError;
@@ -60,13 +63,15 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCod
             "warnings",
         ]))
     });
+    let machines = Machines::of(workspace);
+    report.step("machines", || machines.prepare(workspace));
     if tools {
-        report.step("tests", || tests(workspace));
+        report.step("tests", || tests(workspace, &machines));
         report.step("doc tests", || doc_tests(workspace));
         report.step("specification", || {
             spec::check(workspace, UNGUARDED_SHOWN).map(Outcome::Held)
         });
-        report.step("rootless tests", || rootless::run(workspace));
+        report.step("rootless tests", || rootless::run(workspace, &machines));
     } else {
         for name in ["tests", "specification", "rootless tests"] {
             report.not_tried(name, "cargo-nextest is missing");
@@ -100,7 +105,7 @@ fn holds(command: &mut Command) -> Result<Outcome, TaskError> {
 }
 
 /// Unit, contract and whole-program tests, as whoever runs this.
-fn tests(workspace: &Workspace) -> Result<Outcome, TaskError> {
+fn tests(workspace: &Workspace, machines: &Machines) -> Result<Outcome, TaskError> {
     let mut command = workspace.cargo(&[
         "nextest",
         "run",
@@ -109,6 +114,7 @@ fn tests(workspace: &Workspace) -> Result<Outcome, TaskError> {
         "--profile",
         PROFILE,
     ]);
+    command.envs(machines.bundle().map(|bundle| (machines::VARIABLE, bundle)));
     judge_nextest(&mut command, &workspace.root, OtherTests::AreSkipped)
 }
 

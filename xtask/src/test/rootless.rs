@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::machines::{self, Machines};
 use super::{OtherTests, PROFILE, judge_nextest};
 use crate::error::TaskError;
 use crate::process;
@@ -41,7 +42,7 @@ struct Account {
     gid: u32,
 }
 
-pub(super) fn run(workspace: &Workspace) -> Result<Outcome, TaskError> {
+pub(super) fn run(workspace: &Workspace, machines: &Machines) -> Result<Outcome, TaskError> {
     if !process::is_root() {
         return Ok(Outcome::Skipped(
             "the tests above already ran without root".to_owned(),
@@ -62,6 +63,7 @@ pub(super) fn run(workspace: &Workspace) -> Result<Outcome, TaskError> {
     let installed = tools::locate("cargo-nextest")
         .ok_or_else(|| TaskError::usage("cargo-nextest is not installed"))?;
     std::fs::copy(&installed, &runner).map_err(TaskError::file("copy", &installed))?;
+    let bundle = machines.copy_to(&folder("machines"))?;
     give(scratch.path(), &account)?;
     private(&folder("runtime"))?;
 
@@ -87,6 +89,7 @@ pub(super) fn run(workspace: &Workspace) -> Result<Outcome, TaskError> {
         .env("INSTA_WORKSPACE_ROOT", &checkout)
         .env("INSTA_UPDATE", "no")
         .envs(passed_through(std::env::vars_os()))
+        .envs(bundle.map(|bundle| (machines::VARIABLE, bundle)))
         // Also empties the list of supplementary groups.
         .uid(account.uid)
         .gid(account.gid);

@@ -1,0 +1,82 @@
+//! What the tests of the microVM backend boot: made anew by the program itself, as a user makes it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::error::TaskError;
+use crate::process;
+use crate::report::Outcome;
+use crate::workspace::{self, Workspace};
+
+/// Tells tests where the bundle is. Beside it stand the keys that it is signed with.
+pub(super) const VARIABLE: &str = "CELLOS_TEST_VM_BUNDLE";
+
+/// Below the state folder, as `cellos vm prepare` has it.
+const BUNDLE: &str = "vm";
+
+/// A state folder that holds a bundle and its keys, and nothing of runs.
+pub(super) struct Machines {
+    state: PathBuf,
+}
+
+impl Machines {
+    /// Where [`Machines::prepare`] makes it in this checkout.
+    pub(super) fn of(workspace: &Workspace) -> Self {
+        Self {
+            state: workspace.root.join("target/machines"),
+        }
+    }
+
+    /// Makes the bundle with the guest of this checkout.
+    pub(super) fn prepare(&self, workspace: &Workspace) -> Result<Outcome, TaskError> {
+        if process::find("apt-get").is_none() || process::find("dpkg-deb").is_none() {
+            return Ok(Outcome::Skipped(
+                "the guest's kernel comes from a Debian package, and this is no Debian".to_owned(),
+            ));
+        }
+        // As it is installed: what an emulated processor has to run should not be a debug build.
+        let guest = workspace.release_program("cellos-guest")?;
+        let cellos = workspace.debug_program("cellos")?;
+        workspace::make_folder(&self.state)?;
+        process::run(
+            Command::new(cellos)
+                .args(["vm", "prepare", "--replace", "--guest"])
+                .arg(guest)
+                .env("CELLOS_STATE_DIR", &self.state)
+                .env_remove("CELLOS_VM_DIR")
+                .env_remove("CELLOS_VM_TRUST_KEYS"),
+        )?;
+        Ok(Outcome::Held("made and signed".to_owned()))
+    }
+
+    /// The bundle, where it was made.
+    pub(super) fn bundle(&self) -> Option<PathBuf> {
+        Some(self.state.join(BUNDLE)).filter(|folder| folder.is_dir())
+    }
+
+    /// A copy of bundle and public keys for somebody who cannot read this checkout; the key that
+    /// signs stays here.
+    pub(super) fn copy_to(&self, folder: &Path) -> Result<Option<PathBuf>, TaskError> {
+        let Some(bundle) = self.bundle() else {
+            return Ok(None);
+        };
+        let copy = folder.join(BUNDLE);
+        for (from, to) in [
+            (bundle, copy.clone()),
+            (self.state.join("vm-keys"), folder.join("vm-keys")),
+        ] {
+            workspace::make_folder(&to)?;
+            for entry in std::fs::read_dir(&from).map_err(TaskError::file("list", &from))? {
+                let source = entry.map_err(TaskError::file("list", &from))?.path();
+                let Some(name) = source.file_name() else {
+                    continue;
+                };
+                if name == "signing.key" {
+                    continue;
+                }
+                std::fs::copy(&source, to.join(name)).map_err(TaskError::file("copy", &source))?;
+            }
+        }
+        Ok(Some(copy))
+    }
+}
