@@ -1,0 +1,638 @@
+//! The guest's end of a dialogue.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    BodyProblem, BridgeError, Config, DEFAULT_FRAME_TIMEOUT, Direction, Exit, Fetch, FileEnd,
+    FrameKind, Hello, HostMessage, HostSilence, MAX_CHUNK_BYTES, Nonce, NotStarted, Phase, Ready,
+    Refused, SendError, StandardStream, Started, StreamTotals, Telemetry,
+    body::{
+        Bounded, FileRefusedBody, InputCreditBody, OutputCreditBody, TerminateBody, read_config,
+        read_json, write_json,
+    },
+    frame::{Frame, FrameReader, STREAM_PREFIX_BYTES},
+    outbox::Outbox,
+    seal::{MAC_BYTES, Seal, Transcript},
+    stream::Window,
+};
+
+/// The guest's end, in PID 1 of a machine.
+pub struct GuestEnd {
+    phase: Phase,
+    silence: HostSilence,
+    /// When the last whole frame came.
+    heard: Instant,
+    reader: FrameReader,
+    outbox: Outbox,
+    transcript: Transcript,
+    boot_nonce: Nonce,
+    seal: Option<Seal>,
+    heartbeat_interval: Duration,
+    stdin: Window,
+    stdin_open: bool,
+    stdout: Window,
+    stderr: Window,
+    fetch: Option<Fetching>,
+    broken: Option<BridgeError>,
+}
+
+/// A file on its way.
+struct Fetching {
+    max_bytes: u64,
+    sent: u64,
+}
+
+impl GuestEnd {
+    /// An end that says hello and is parked.
+    ///
+    /// # Errors
+    /// [`SendError`] when a text of the hello is too long.
+    pub fn new(hello: &Hello, silence: HostSilence, now: Instant) -> Result<Self, SendError> {
+        let mut end = Self {
+            phase: Phase::AwaitingHello,
+            silence,
+            heard: now,
+            reader: FrameReader::new(Direction::HostToGuest),
+            outbox: Outbox::default(),
+            transcript: Transcript::default(),
+            boot_nonce: hello.boot_nonce,
+            seal: None,
+            heartbeat_interval: crate::PARKED_HEARTBEAT_INTERVAL,
+            stdin: Window::default(),
+            stdin_open: true,
+            stdout: Window::default(),
+            stderr: Window::default(),
+            fetch: None,
+            broken: None,
+        };
+        end.send_json(FrameKind::Hello, hello)?;
+        end.phase = Phase::Parked;
+        Ok(end)
+    }
+
+    /// How far the dialogue is.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// How often [`telemetry`](Self::telemetry) is due now.
+    #[must_use]
+    pub fn heartbeat_interval(&self) -> Duration {
+        self.heartbeat_interval
+    }
+
+    /// Takes bytes that came from the host off the front of `bytes` until they make a message.
+    /// `None` when all bytes are taken and none is complete. Call until then. What the host sent
+    /// before it knew of an exit or a refusal is passed over.
+    ///
+    /// # Errors
+    /// [`BridgeError`] when the host misbehaved, now or earlier.
+    pub fn receive(
+        &mut self,
+        bytes: &mut &[u8],
+        now: Instant,
+    ) -> Result<Option<HostMessage>, BridgeError> {
+        self.intact()?;
+        let received = self.read(bytes, now);
+        self.keep_error(received)
+    }
+
+    /// Tells that the stream has ended.
+    ///
+    /// # Errors
+    /// [`BridgeError`] unless the host had acknowledged the end.
+    pub fn closed(&mut self) -> Result<(), BridgeError> {
+        self.intact()?;
+        let ended = match (self.reader.partial_bytes(), self.phase) {
+            (0, Phase::Over) => Ok(()),
+            (0, phase) => Err(BridgeError::ClosedBeforeExit { phase }),
+            (received, _) => Err(BridgeError::Short { received }),
+        };
+        self.keep_error(ended)
+    }
+
+    /// When [`check`](Self::check) finds an error unless something comes before.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines()
+            .into_iter()
+            .flatten()
+            .map(|(instant, _)| instant)
+            .min()
+    }
+
+    /// Looks whether the host let a deadline pass. Receive what has come before.
+    ///
+    /// # Errors
+    /// [`BridgeError`] when it did, or misbehaved earlier.
+    pub fn check(&mut self, now: Instant) -> Result<(), BridgeError> {
+        self.intact()?;
+        let checked = match self
+            .deadlines()
+            .into_iter()
+            .flatten()
+            .filter(|(instant, _)| *instant <= now)
+            .min_by_key(|(instant, _)| *instant)
+        {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        };
+        self.keep_error(checked)
+    }
+
+    /// Bytes to write to the stream next, or `None` when there are none.
+    #[must_use]
+    pub fn outgoing(&self) -> Option<&[u8]> {
+        self.outbox.front()
+    }
+
+    /// Counts bytes of [`outgoing`](Self::outgoing) as written.
+    pub fn sent(&mut self, bytes: usize) {
+        self.outbox.written(bytes);
+    }
+
+    /// Bytes that wait to be written.
+    #[must_use]
+    pub fn outgoing_bytes(&self) -> usize {
+        self.outbox.pending()
+    }
+
+    /// Says that the cell is built and its workload parked.
+    ///
+    /// # Errors
+    /// [`SendError`] unless the guest was configured and has not answered.
+    pub fn ready(&mut self, ready: &Ready) -> Result<(), SendError> {
+        self.allow(FrameKind::Ready, self.phase == Phase::Configured)?;
+        self.send_json(FrameKind::Ready, ready)?;
+        self.phase = Phase::Ready;
+        Ok(())
+    }
+
+    /// Says that the guest cannot go on. Nothing may follow.
+    ///
+    /// # Errors
+    /// [`SendError`] after an exit or another refusal.
+    pub fn refuse(&mut self, refused: &Refused) -> Result<(), SendError> {
+        self.allow(
+            FrameKind::Refused,
+            (Phase::Parked..=Phase::Running).contains(&self.phase),
+        )?;
+        self.send_json(FrameKind::Refused, refused)?;
+        self.phase = Phase::Failed;
+        Ok(())
+    }
+
+    /// Says that the workload's program was executed.
+    ///
+    /// # Errors
+    /// [`SendError`] unless it was to be started.
+    pub fn started(&mut self, started: Started) -> Result<(), SendError> {
+        self.allow(FrameKind::Started, self.phase == Phase::Starting)?;
+        self.send_json(FrameKind::Started, &started)?;
+        self.phase = Phase::Running;
+        Ok(())
+    }
+
+    /// Says that the workload's program could not be executed. Nothing may follow.
+    ///
+    /// # Errors
+    /// [`SendError`] unless it was to be started.
+    pub fn not_started(&mut self, why: &NotStarted) -> Result<(), SendError> {
+        self.allow(FrameKind::NotStarted, self.phase == Phase::Starting)?;
+        self.send_json(FrameKind::NotStarted, why)?;
+        self.phase = Phase::Failed;
+        Ok(())
+    }
+
+    /// Sends as much of what the workload wrote as there is credit and room for. Returns how many
+    /// bytes of `bytes` those were; the rest must be offered again after more credit.
+    ///
+    /// # Errors
+    /// [`SendError`] unless the workload runs and `stream` is an output stream.
+    pub fn output(&mut self, stream: StandardStream, bytes: &[u8]) -> Result<usize, SendError> {
+        let kind = FrameKind::Output;
+        self.allow(kind, self.phase == Phase::Running)?;
+        let mut body = Vec::with_capacity(STREAM_PREFIX_BYTES + bytes.len().min(MAX_CHUNK_BYTES));
+        let mut rest = bytes;
+        while !rest.is_empty() && self.outbox.has_room(kind, 0).is_ok() {
+            let Some(window) = self.output_window(stream) else {
+                return Err(SendError::Invalid {
+                    kind,
+                    problem: BodyProblem::UnknownStream {
+                        number: stream.byte(),
+                    },
+                });
+            };
+            let credit = usize::try_from(window.credit()).unwrap_or(usize::MAX);
+            let (chunk, after) = rest.split_at(rest.len().min(credit).min(MAX_CHUNK_BYTES));
+            if chunk.is_empty() || window.pass(chunk.len()).is_none() {
+                break;
+            }
+            body.clear();
+            body.push(stream.byte());
+            body.extend_from_slice(chunk);
+            self.push(kind, &body)?;
+            rest = after;
+        }
+        Ok(bytes.len() - rest.len())
+    }
+
+    /// Bytes of an output stream that the host takes; none of standard input. Do not read the
+    /// workload's pipe while there are none, so that the workload waits.
+    #[must_use]
+    pub fn output_credit(&self, stream: StandardStream) -> u32 {
+        match stream {
+            StandardStream::Stdin => 0,
+            StandardStream::Stdout => self.stdout.credit(),
+            StandardStream::Stderr => self.stderr.credit(),
+        }
+    }
+
+    /// Lets the host send more standard input: as much as was written to the workload's pipe.
+    ///
+    /// # Errors
+    /// [`SendError`] unless the workload runs, or when more than
+    /// [`MAX_CREDIT_BYTES`](crate::MAX_CREDIT_BYTES) would be under way.
+    pub fn grant_input(&mut self, bytes: u32) -> Result<(), SendError> {
+        let kind = FrameKind::InputCredit;
+        self.allow(kind, self.phase == Phase::Running)?;
+        let mut window = self.stdin;
+        window.grant(bytes).ok_or(SendError::CreditOverflow {
+            stream: StandardStream::Stdin,
+            bytes,
+        })?;
+        self.send_json(kind, &InputCreditBody { bytes })?;
+        self.stdin = window;
+        Ok(())
+    }
+
+    /// Sends a heartbeat with figures.
+    ///
+    /// # Errors
+    /// [`SendError`] after an exit or a refusal, and while too much waits to be written.
+    pub fn telemetry(&mut self, telemetry: Telemetry) -> Result<(), SendError> {
+        let kind = FrameKind::Telemetry;
+        self.allow(kind, (Phase::Parked..=Phase::Running).contains(&self.phase))?;
+        self.send_json(kind, &telemetry)
+    }
+
+    /// Says how the workload ended, authenticated. Files may follow, nothing else. What the end
+    /// itself counted replaces `sent_bytes` of both streams.
+    ///
+    /// # Errors
+    /// [`SendError`] unless the workload runs.
+    pub fn exit(&mut self, exit: &Exit) -> Result<(), SendError> {
+        let kind = FrameKind::Exit;
+        self.allow(kind, self.phase == Phase::Running)?;
+        let exit = Exit {
+            stdout: counted(exit.stdout, self.stdout),
+            stderr: counted(exit.stderr, self.stderr),
+            ..exit.clone()
+        };
+        let mut body = write_json(kind, &exit, MAC_BYTES)?;
+        let (mac, json) = body.split_at_mut(MAC_BYTES);
+        let Some(seal) = &self.seal else {
+            return Err(self.not_now(kind));
+        };
+        mac.copy_from_slice(&seal.mac(&self.transcript, json));
+        self.push(kind, &body)?;
+        self.phase = Phase::Exited;
+        Ok(())
+    }
+
+    /// Sends bytes of the file that the host wants: one frame, from 1 byte to
+    /// [`MAX_CHUNK_BYTES`].
+    ///
+    /// # Errors
+    /// [`SendError`] when no file is wanted, when the file has more bytes than are wanted, and while
+    /// too much waits to be written.
+    pub fn file_chunk(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        let kind = FrameKind::FileChunk;
+        self.allow(kind, self.fetch.is_some())?;
+        if bytes.is_empty() {
+            return Err(SendError::Invalid {
+                kind,
+                problem: BodyProblem::TooShort { found: 0, least: 1 },
+            });
+        }
+        let Some(file) = &self.fetch else {
+            return Err(self.not_now(kind));
+        };
+        let max_bytes = file.max_bytes;
+        let sent = u64::try_from(bytes.len())
+            .ok()
+            .and_then(|bytes| file.sent.checked_add(bytes))
+            .filter(|&sent| sent <= max_bytes)
+            .ok_or(SendError::FileTooLarge { max_bytes })?;
+        self.push(kind, bytes)?;
+        self.fetch = Some(Fetching { max_bytes, sent });
+        Ok(())
+    }
+
+    /// Says that the file is complete.
+    ///
+    /// # Errors
+    /// [`SendError`] when no file is wanted.
+    pub fn file_end(&mut self) -> Result<(), SendError> {
+        let kind = FrameKind::FileEnd;
+        let Some(Fetching { sent, .. }) = self.fetch else {
+            return Err(self.not_now(kind));
+        };
+        self.allow(kind, true)?;
+        self.send_json(kind, &FileEnd { size_bytes: sent })?;
+        self.fetch = None;
+        Ok(())
+    }
+
+    /// Says that there is no such file.
+    ///
+    /// # Errors
+    /// [`SendError`] when no file is wanted.
+    pub fn file_absent(&mut self) -> Result<(), SendError> {
+        self.allow(FrameKind::FileAbsent, self.fetch.is_some())?;
+        self.push(FrameKind::FileAbsent, &[])?;
+        self.fetch = None;
+        Ok(())
+    }
+
+    /// Says that the file cannot be handed out, also when a part of it was sent.
+    ///
+    /// # Errors
+    /// [`SendError`] when no file is wanted.
+    pub fn file_refused(&mut self, reason: &str) -> Result<(), SendError> {
+        let kind = FrameKind::FileRefused;
+        self.allow(kind, self.fetch.is_some())?;
+        let reason = reason.to_owned();
+        self.send_json(kind, &FileRefusedBody { reason })?;
+        self.fetch = None;
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        bytes: &mut &[u8],
+        now: Instant,
+    ) -> Result<Option<HostMessage>, BridgeError> {
+        loop {
+            let (phase, fetching) = (self.phase, self.fetch.is_some());
+            let admit = |kind| match place(kind, phase, fetching) {
+                Place::Wrong => Err(BridgeError::Unexpected { kind, phase }),
+                Place::Due | Place::Late => Ok(()),
+            };
+            let Some(frame) = self.reader.advance(bytes, now, admit)? else {
+                return Ok(None);
+            };
+            self.heard = now;
+            // Asked again: while a frame was coming in, this end may have sent its exit.
+            match place(frame.kind, self.phase, self.fetch.is_some()) {
+                Place::Due => return self.understand(&frame).map(Some),
+                Place::Late => {}
+                Place::Wrong => {
+                    return Err(BridgeError::Unexpected {
+                        kind: frame.kind,
+                        phase: self.phase,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Turns a frame that is due into a message, and takes the step that it means.
+    fn understand(&mut self, frame: &Frame) -> Result<HostMessage, BridgeError> {
+        let (kind, body) = (frame.kind, frame.body.as_slice());
+        Ok(match kind {
+            FrameKind::Config => {
+                let config = read_config(body)?;
+                self.take_config(&config, body);
+                HostMessage::Config(Box::new(config))
+            }
+            FrameKind::Start => {
+                self.phase = Phase::Starting;
+                HostMessage::Start
+            }
+            FrameKind::Input => HostMessage::Input(self.take_input(body)?),
+            FrameKind::InputEnd => {
+                self.end_input()?;
+                HostMessage::InputEnd
+            }
+            FrameKind::OutputCredit => {
+                let OutputCreditBody { stream, bytes } = read_json(kind, body)?;
+                self.output_window(stream)
+                    .and_then(|window| window.grant(bytes))
+                    .ok_or(BridgeError::CreditOverflow { stream, bytes })?;
+                HostMessage::OutputCredit { stream, bytes }
+            }
+            FrameKind::Terminate => {
+                HostMessage::Terminate(read_json::<TerminateBody>(kind, body)?.into())
+            }
+            FrameKind::Heartbeat => HostMessage::Heartbeat,
+            FrameKind::Fetch => {
+                let fetch: Fetch = read_json(kind, body)?;
+                self.fetch = Some(Fetching {
+                    max_bytes: fetch.max_bytes,
+                    sent: 0,
+                });
+                HostMessage::Fetch(fetch)
+            }
+            FrameKind::Acknowledge => {
+                self.phase = Phase::Over;
+                HostMessage::Acknowledge
+            }
+            // The guest's own kinds never pass the reader.
+            FrameKind::Hello
+            | FrameKind::Ready
+            | FrameKind::Refused
+            | FrameKind::Started
+            | FrameKind::NotStarted
+            | FrameKind::Output
+            | FrameKind::InputCredit
+            | FrameKind::Telemetry
+            | FrameKind::FileChunk
+            | FrameKind::FileEnd
+            | FrameKind::FileAbsent
+            | FrameKind::FileRefused
+            | FrameKind::Exit => return Err(BridgeError::UnknownKind { kind: kind as u8 }),
+        })
+    }
+
+    fn take_config(&mut self, config: &Config, body: &[u8]) {
+        self.seal = Some(Seal::new(config, body, self.boot_nonce));
+        for (window, credit) in [
+            (&mut self.stdout, config.stdout_credit_bytes),
+            (&mut self.stderr, config.stderr_credit_bytes),
+        ] {
+            // Within bounds, or `read_config` had refused it.
+            let _ = window.grant(credit);
+        }
+        self.heartbeat_interval = config.heartbeat_interval;
+        self.phase = Phase::Configured;
+    }
+
+    fn take_input(&mut self, body: &[u8]) -> Result<Vec<u8>, BridgeError> {
+        let kind = FrameKind::Input;
+        if !self.stdin_open {
+            return Err(BridgeError::Unexpected {
+                kind,
+                phase: self.phase,
+            });
+        }
+        if body.is_empty() {
+            return Err(BridgeError::Malformed {
+                kind,
+                problem: BodyProblem::TooShort { found: 0, least: 1 },
+            });
+        }
+        let credit = self.stdin.credit();
+        self.stdin
+            .pass(body.len())
+            .ok_or(BridgeError::CreditExceeded {
+                stream: StandardStream::Stdin,
+                bytes: body.len(),
+                credit,
+            })?;
+        Ok(body.to_vec())
+    }
+
+    fn end_input(&mut self) -> Result<(), BridgeError> {
+        if !self.stdin_open {
+            return Err(BridgeError::Unexpected {
+                kind: FrameKind::InputEnd,
+                phase: self.phase,
+            });
+        }
+        self.stdin_open = false;
+        Ok(())
+    }
+
+    fn output_window(&mut self, stream: StandardStream) -> Option<&mut Window> {
+        match stream {
+            StandardStream::Stdin => None,
+            StandardStream::Stdout => Some(&mut self.stdout),
+            StandardStream::Stderr => Some(&mut self.stderr),
+        }
+    }
+
+    fn send_json<T: serde::Serialize + Bounded>(
+        &mut self,
+        kind: FrameKind,
+        value: &T,
+    ) -> Result<(), SendError> {
+        value
+            .check()
+            .map_err(|problem| SendError::Invalid { kind, problem })?;
+        let body = write_json(kind, value, 0)?;
+        self.push(kind, &body)
+    }
+
+    /// Queues a frame and counts it into the transcript.
+    fn push(&mut self, kind: FrameKind, body: &[u8]) -> Result<(), SendError> {
+        let frame = self.outbox.push(kind, body)?;
+        self.transcript.add(frame);
+        Ok(())
+    }
+
+    /// Every deadline that runs, with what it means that it has passed.
+    fn deadlines(&self) -> [Option<(Instant, BridgeError)>; 2] {
+        if self.broken.is_some() || self.phase == Phase::Over {
+            return [None, None];
+        }
+        let silence = match self.silence {
+            HostSilence::ErrorAfter(waited) if self.phase >= Phase::Configured => Some(waited),
+            HostSilence::ErrorAfter(_) | HostSilence::Tolerated => None,
+        };
+        [
+            self.reader.begun().and_then(|begun| {
+                let waited = DEFAULT_FRAME_TIMEOUT;
+                let error = BridgeError::FrameTimeout { waited };
+                begun.checked_add(waited).map(|at| (at, error))
+            }),
+            silence.and_then(|waited| {
+                let phase = self.phase;
+                let error = BridgeError::Silent { waited, phase };
+                self.heard.checked_add(waited).map(|at| (at, error))
+            }),
+        ]
+    }
+
+    fn allow(&self, kind: FrameKind, holds: bool) -> Result<(), SendError> {
+        self.intact()?;
+        if holds {
+            Ok(())
+        } else {
+            Err(self.not_now(kind))
+        }
+    }
+
+    fn not_now(&self, kind: FrameKind) -> SendError {
+        SendError::NotNow {
+            kind,
+            phase: self.phase,
+        }
+    }
+
+    fn intact(&self) -> Result<(), BridgeError> {
+        self.broken.clone().map_or(Ok(()), Err)
+    }
+
+    fn keep_error<T>(&mut self, result: Result<T, BridgeError>) -> Result<T, BridgeError> {
+        if let Err(error) = &result {
+            self.broken = Some(error.clone());
+        }
+        result
+    }
+}
+
+/// Totals of a stream as the end counted them.
+fn counted(totals: StreamTotals, window: Window) -> StreamTotals {
+    StreamTotals {
+        sent_bytes: window.passed(),
+        dropped_bytes: totals.dropped_bytes,
+    }
+}
+
+/// Whether a frame of the host has its place in the dialogue.
+enum Place {
+    /// It is due.
+    Due,
+    /// It was sent before the host knew that this end had come to its end.
+    Late,
+    /// It may not come.
+    Wrong,
+}
+
+fn place(kind: FrameKind, phase: Phase, fetching: bool) -> Place {
+    let due = match kind {
+        FrameKind::Heartbeat => phase < Phase::Over,
+        FrameKind::Config => phase == Phase::Parked,
+        FrameKind::Start => phase == Phase::Ready,
+        FrameKind::Input | FrameKind::InputEnd => phase == Phase::Running,
+        FrameKind::OutputCredit | FrameKind::Terminate => {
+            (Phase::Configured..=Phase::Running).contains(&phase)
+        }
+        FrameKind::Fetch => phase == Phase::Exited && !fetching,
+        FrameKind::Acknowledge => matches!(phase, Phase::Exited | Phase::Failed) && !fetching,
+        _ => false,
+    };
+    let late = match phase {
+        Phase::Exited => matches!(
+            kind,
+            FrameKind::Input | FrameKind::InputEnd | FrameKind::OutputCredit | FrameKind::Terminate
+        ),
+        Phase::Failed => matches!(
+            kind,
+            FrameKind::Config
+                | FrameKind::Start
+                | FrameKind::Input
+                | FrameKind::InputEnd
+                | FrameKind::OutputCredit
+                | FrameKind::Terminate
+        ),
+        _ => false,
+    };
+    match (due, late) {
+        (true, _) => Place::Due,
+        (false, true) => Place::Late,
+        (false, false) => Place::Wrong,
+    }
+}

@@ -1,0 +1,1 @@
+//! The published exit frame and boot command line.
