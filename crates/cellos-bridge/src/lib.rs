@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod body;
+mod deadline;
 mod error;
 mod frame;
 mod guest_end;
@@ -37,6 +38,7 @@ pub use message::{
     Config, Exit, Fetch, FileEnd, GuestMessage, Hello, HostMessage, MAX_ENTROPY_BYTES,
     MAX_HEARTBEAT_INTERVAL, MAX_PATH_BYTES, MAX_TEXT_BYTES, MIN_ENTROPY_BYTES,
     MIN_HEARTBEAT_INTERVAL, NotStarted, Output, Ready, Refused, Started, StreamTotals, Telemetry,
+    cut_text,
 };
 pub use outbox::{MAX_BACKLOG_BYTES, MAX_BULK_BACKLOG_BYTES};
 pub use phase::Phase;

@@ -271,3 +271,12 @@ pub struct StreamTotals {
     /// Written by the workload and not sent, because the host allowed no more.
     pub dropped_bytes: u64,
 }
+
+/// A text that is no longer than [`MAX_TEXT_BYTES`]: its beginning, cut between characters.
+#[must_use]
+pub fn cut_text(text: &str) -> String {
+    text.char_indices()
+        .take_while(|(at, character)| at + character.len_utf8() <= MAX_TEXT_BYTES)
+        .map(|(_, character)| character)
+        .collect()
+}

@@ -1,20 +1,23 @@
 //! The host's end of a dialogue.
 
-use std::time::{Duration, Instant};
+mod deadlines;
+mod incoming;
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use cellos_core::ports::workload::StopSignal;
 
 use crate::{
-    BodyProblem, BridgeError, Config, Direction, Exit, Fetch, FrameKind, GuestMessage, HostTimes,
-    MAX_CHUNK_BYTES, Nonce, Output, PARKED_HEARTBEAT_INTERVAL, Phase, SendError, StandardStream,
-    StreamTotals,
-    body::{
-        Bounded as _, FileRefusedBody, InputCreditBody, OutputCreditBody, TerminateBody, read_json,
-        write_config, write_json,
-    },
-    frame::{Frame, FrameReader, STREAM_PREFIX_BYTES},
+    BridgeError, Config, Direction, Fetch, FrameKind, GuestMessage, HostTimes, MAX_CHUNK_BYTES,
+    Nonce, Phase, SendError, StandardStream,
+    body::{Bounded as _, OutputCreditBody, TerminateBody, write_config, write_json},
+    deadline,
+    frame::FrameReader,
     outbox::Outbox,
-    seal::{MAC_BYTES, Seal, Transcript},
+    seal::{Seal, Transcript},
     stream::Window,
 };
 
@@ -122,11 +125,7 @@ impl HostEnd {
     /// When [`check`](Self::check) finds an error unless something comes before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines()
-            .into_iter()
-            .flatten()
-            .map(|(instant, _)| instant)
-            .min()
+        deadline::first(self.deadlines())
     }
 
     /// Looks whether the guest let a deadline pass. Receive what has come before: time at which the
@@ -136,16 +135,7 @@ impl HostEnd {
     /// [`BridgeError`] when it did, or misbehaved earlier.
     pub fn check(&mut self, now: Instant) -> Result<(), BridgeError> {
         self.intact()?;
-        let checked = match self
-            .deadlines()
-            .into_iter()
-            .flatten()
-            .filter(|(instant, _)| *instant <= now)
-            .min_by_key(|(instant, _)| *instant)
-        {
-            Some((_, error)) => Err(error),
-            None => Ok(()),
-        };
+        let checked = deadline::passed(self.deadlines(), now);
         self.keep_error(checked)
     }
 
@@ -348,244 +338,12 @@ impl HostEnd {
         Ok(())
     }
 
-    fn read(
-        &mut self,
-        bytes: &mut &[u8],
-        now: Instant,
-    ) -> Result<Option<GuestMessage>, BridgeError> {
-        let (phase, fetching) = (self.phase, self.fetch.is_some());
-        let admit = |kind| {
-            if may_come(kind, phase, fetching) {
-                Ok(())
-            } else {
-                Err(BridgeError::Unexpected { kind, phase })
-            }
-        };
-        let Some(frame) = self.reader.advance(bytes, now, admit)? else {
-            return Ok(None);
-        };
-        self.heard = now;
-        let message = self.understand(&frame)?;
-        self.transcript.add(&frame.header);
-        self.transcript.add(&frame.body);
-        Ok(Some(message))
-    }
-
-    /// Turns a frame that may come now into a message, and takes the step that it means.
-    fn understand(&mut self, frame: &Frame) -> Result<GuestMessage, BridgeError> {
-        let (kind, body) = (frame.kind, frame.body.as_slice());
-        Ok(match kind {
-            FrameKind::Hello => {
-                let hello: crate::Hello = read_json(kind, body)?;
-                self.boot_nonce = Some(hello.boot_nonce);
-                self.phase = Phase::Parked;
-                GuestMessage::Hello(hello)
-            }
-            FrameKind::Ready => {
-                let ready = read_json(kind, body)?;
-                self.phase = Phase::Ready;
-                GuestMessage::Ready(Box::new(ready))
-            }
-            FrameKind::Refused => {
-                let refused = read_json(kind, body)?;
-                self.phase = Phase::Failed;
-                GuestMessage::Refused(refused)
-            }
-            FrameKind::Started => {
-                let started = read_json(kind, body)?;
-                self.phase = Phase::Running;
-                GuestMessage::Started(started)
-            }
-            FrameKind::NotStarted => {
-                let not_started = read_json(kind, body)?;
-                self.phase = Phase::Failed;
-                GuestMessage::NotStarted(not_started)
-            }
-            FrameKind::Output => GuestMessage::Output(self.take_output(body)?),
-            FrameKind::InputCredit => {
-                let InputCreditBody { bytes } = read_json(kind, body)?;
-                let stream = StandardStream::Stdin;
-                self.stdin
-                    .grant(bytes)
-                    .ok_or(BridgeError::CreditOverflow { stream, bytes })?;
-                GuestMessage::InputCredit { bytes }
-            }
-            FrameKind::Telemetry => GuestMessage::Telemetry(read_json(kind, body)?),
-            FrameKind::FileChunk => {
-                self.take_file_bytes(body)?;
-                GuestMessage::FileChunk(body.to_vec())
-            }
-            FrameKind::FileEnd => {
-                let end: crate::FileEnd = read_json(kind, body)?;
-                let received = self.fetch.take().map_or(0, |file| file.received);
-                if end.size_bytes != received {
-                    let claimed = end.size_bytes;
-                    return Err(BridgeError::FileSize { claimed, received });
-                }
-                GuestMessage::FileEnd(end)
-            }
-            FrameKind::FileAbsent => {
-                self.fetch = None;
-                GuestMessage::FileAbsent
-            }
-            FrameKind::FileRefused => {
-                let FileRefusedBody { reason } = read_json(kind, body)?;
-                self.fetch = None;
-                GuestMessage::FileRefused { reason }
-            }
-            FrameKind::Exit => {
-                let exit = self.verify_exit(body)?;
-                self.phase = Phase::Exited;
-                GuestMessage::Exit(Box::new(exit))
-            }
-            // The host's own kinds never pass the reader.
-            FrameKind::Config
-            | FrameKind::Start
-            | FrameKind::Input
-            | FrameKind::InputEnd
-            | FrameKind::OutputCredit
-            | FrameKind::Terminate
-            | FrameKind::Heartbeat
-            | FrameKind::Fetch
-            | FrameKind::Acknowledge => return Err(BridgeError::UnknownKind { kind: kind as u8 }),
-        })
-    }
-
-    fn take_output(&mut self, body: &[u8]) -> Result<Output, BridgeError> {
-        let malformed = |problem| BridgeError::Malformed {
-            kind: FrameKind::Output,
-            problem,
-        };
-        let (&number, bytes) = match body.split_first() {
-            Some((number, bytes)) if !bytes.is_empty() => (number, bytes),
-            _ => {
-                return Err(malformed(BodyProblem::TooShort {
-                    found: body.len(),
-                    least: STREAM_PREFIX_BYTES + 1,
-                }));
-            }
-        };
-        let stream = StandardStream::output_from_byte(number)
-            .ok_or_else(|| malformed(BodyProblem::UnknownStream { number }))?;
-        let window = match stream {
-            StandardStream::Stdout => &mut self.stdout,
-            StandardStream::Stdin | StandardStream::Stderr => &mut self.stderr,
-        };
-        let credit = window.credit();
-        window
-            .pass(bytes.len())
-            .ok_or(BridgeError::CreditExceeded {
-                stream,
-                bytes: bytes.len(),
-                credit,
-            })?;
-        Ok(Output {
-            stream,
-            bytes: bytes.to_vec(),
-        })
-    }
-
-    fn take_file_bytes(&mut self, body: &[u8]) -> Result<(), BridgeError> {
-        if body.is_empty() {
-            return Err(BridgeError::Malformed {
-                kind: FrameKind::FileChunk,
-                problem: BodyProblem::TooShort { found: 0, least: 1 },
-            });
-        }
-        // `may_come` admits a chunk only while a file is on its way.
-        let Some(file) = &mut self.fetch else {
-            return Ok(());
-        };
-        let received = u64::try_from(body.len())
-            .ok()
-            .and_then(|bytes| file.received.checked_add(bytes))
-            .filter(|&received| received <= file.max_bytes)
-            .ok_or(BridgeError::FileTooLarge {
-                max_bytes: file.max_bytes,
-            })?;
-        file.received = received;
-        Ok(())
-    }
-
-    /// Reads an exit only after its code was found right.
-    fn verify_exit(&self, body: &[u8]) -> Result<Exit, BridgeError> {
-        let kind = FrameKind::Exit;
-        let (mac, json) = body
-            .split_at_checked(MAC_BYTES)
-            .ok_or(BridgeError::Malformed {
-                kind,
-                problem: BodyProblem::TooShort {
-                    found: body.len(),
-                    least: MAC_BYTES,
-                },
-            })?;
-        self.seal
-            .as_ref()
-            .ok_or(BridgeError::ForgedExit)?
-            .verify(&self.transcript, json, mac)?;
-        let exit: Exit = read_json(kind, json)?;
-        for (stream, StreamTotals { sent_bytes, .. }) in [
-            (StandardStream::Stdout, exit.stdout),
-            (StandardStream::Stderr, exit.stderr),
-        ] {
-            let received = self.output(stream).passed();
-            if sent_bytes != received {
-                return Err(BridgeError::StreamBytes {
-                    stream,
-                    claimed: sent_bytes,
-                    received,
-                });
-            }
-        }
-        Ok(exit)
-    }
-
     /// The window of an output stream.
     fn output(&self, stream: StandardStream) -> Window {
         match stream {
             StandardStream::Stdout => self.stdout,
             StandardStream::Stdin | StandardStream::Stderr => self.stderr,
         }
-    }
-
-    /// Every deadline that runs, with what it means that it has passed.
-    fn deadlines(&self) -> [Option<(Instant, BridgeError)>; 3] {
-        if self.watch == Watch::Paused || self.broken.is_some() || self.phase == Phase::Over {
-            return [None, None, None];
-        }
-        let hello = (self.phase == Phase::AwaitingHello).then_some(self.times.hello);
-        let silence = self.silence();
-        [
-            hello.and_then(|waited| {
-                let error = BridgeError::HelloTimeout { waited };
-                self.opened.checked_add(waited).map(|at| (at, error))
-            }),
-            self.reader.begun().and_then(|begun| {
-                let waited = self.times.frame;
-                let error = BridgeError::FrameTimeout { waited };
-                // A pause in the middle of a frame is not the guest's.
-                let begun = begun.max(self.heard);
-                begun.checked_add(waited).map(|at| (at, error))
-            }),
-            silence.and_then(|waited| {
-                let phase = self.phase;
-                let error = BridgeError::Silent { waited, phase };
-                self.heard.checked_add(waited).map(|at| (at, error))
-            }),
-        ]
-    }
-
-    /// How long the guest may be silent now.
-    fn silence(&self) -> Option<Duration> {
-        let interval = match self.phase {
-            Phase::Parked => PARKED_HEARTBEAT_INTERVAL,
-            // The guest goes by the parked interval until it has the configuration.
-            Phase::Configured => self.heartbeat_interval?.max(PARKED_HEARTBEAT_INTERVAL),
-            Phase::Ready | Phase::Starting | Phase::Running => self.heartbeat_interval?,
-            Phase::Exited if self.fetch.is_some() => self.heartbeat_interval?,
-            Phase::AwaitingHello | Phase::Exited | Phase::Failed | Phase::Over => return None,
-        };
-        Some(interval.saturating_mul(self.times.silent_heartbeats.max(1)))
     }
 
     fn allow(&self, kind: FrameKind, holds: bool) -> Result<(), SendError> {
@@ -616,28 +374,11 @@ impl HostEnd {
     }
 }
 
-/// Whether a guest may send a frame of this kind now.
-fn may_come(kind: FrameKind, phase: Phase, fetching: bool) -> bool {
-    match kind {
-        FrameKind::Hello => phase == Phase::AwaitingHello,
-        FrameKind::Telemetry | FrameKind::Refused => {
-            (Phase::Parked..=Phase::Running).contains(&phase)
-        }
-        FrameKind::Ready => phase == Phase::Configured,
-        FrameKind::Started | FrameKind::NotStarted => phase == Phase::Starting,
-        FrameKind::Output | FrameKind::InputCredit | FrameKind::Exit => phase == Phase::Running,
-        FrameKind::FileChunk
-        | FrameKind::FileEnd
-        | FrameKind::FileAbsent
-        | FrameKind::FileRefused => phase == Phase::Exited && fetching,
-        FrameKind::Config
-        | FrameKind::Start
-        | FrameKind::Input
-        | FrameKind::InputEnd
-        | FrameKind::OutputCredit
-        | FrameKind::Terminate
-        | FrameKind::Heartbeat
-        | FrameKind::Fetch
-        | FrameKind::Acknowledge => false,
+impl fmt::Debug for HostEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostEnd")
+            .field("phase", &self.phase)
+            .field("broken", &self.broken)
+            .finish_non_exhaustive()
     }
 }

@@ -1,16 +1,19 @@
 //! The guest's end of a dialogue.
 
-use std::time::{Duration, Instant};
+mod incoming;
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use crate::{
-    BodyProblem, BridgeError, Config, DEFAULT_FRAME_TIMEOUT, Direction, Exit, Fetch, FileEnd,
-    FrameKind, Hello, HostMessage, HostSilence, MAX_CHUNK_BYTES, Nonce, NotStarted, Phase, Ready,
-    Refused, SendError, StandardStream, Started, StreamTotals, Telemetry,
-    body::{
-        Bounded, FileRefusedBody, InputCreditBody, OutputCreditBody, TerminateBody, read_config,
-        read_json, write_json,
-    },
-    frame::{Frame, FrameReader, STREAM_PREFIX_BYTES},
+    BodyProblem, BridgeError, DEFAULT_FRAME_TIMEOUT, Direction, Exit, FileEnd, FrameKind, Hello,
+    HostMessage, HostSilence, MAX_CHUNK_BYTES, Nonce, NotStarted, Phase, Ready, Refused, SendError,
+    StandardStream, Started, StreamTotals, Telemetry,
+    body::{Bounded, FileRefusedBody, InputCreditBody, write_json},
+    deadline::{self, Deadline},
+    frame::{FrameReader, STREAM_PREFIX_BYTES},
     outbox::Outbox,
     seal::{MAC_BYTES, Seal, Transcript},
     stream::Window,
@@ -115,11 +118,7 @@ impl GuestEnd {
     /// When [`check`](Self::check) finds an error unless something comes before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines()
-            .into_iter()
-            .flatten()
-            .map(|(instant, _)| instant)
-            .min()
+        deadline::first(self.deadlines())
     }
 
     /// Looks whether the host let a deadline pass. Receive what has come before.
@@ -128,16 +127,7 @@ impl GuestEnd {
     /// [`BridgeError`] when it did, or misbehaved earlier.
     pub fn check(&mut self, now: Instant) -> Result<(), BridgeError> {
         self.intact()?;
-        let checked = match self
-            .deadlines()
-            .into_iter()
-            .flatten()
-            .filter(|(instant, _)| *instant <= now)
-            .min_by_key(|(instant, _)| *instant)
-        {
-            Some((_, error)) => Err(error),
-            None => Ok(()),
-        };
+        let checked = deadline::passed(self.deadlines(), now);
         self.keep_error(checked)
     }
 
@@ -369,142 +359,6 @@ impl GuestEnd {
         Ok(())
     }
 
-    fn read(
-        &mut self,
-        bytes: &mut &[u8],
-        now: Instant,
-    ) -> Result<Option<HostMessage>, BridgeError> {
-        loop {
-            let (phase, fetching) = (self.phase, self.fetch.is_some());
-            let admit = |kind| match place(kind, phase, fetching) {
-                Place::Wrong => Err(BridgeError::Unexpected { kind, phase }),
-                Place::Due | Place::Late => Ok(()),
-            };
-            let Some(frame) = self.reader.advance(bytes, now, admit)? else {
-                return Ok(None);
-            };
-            self.heard = now;
-            // Asked again: while a frame was coming in, this end may have sent its exit.
-            match place(frame.kind, self.phase, self.fetch.is_some()) {
-                Place::Due => return self.understand(&frame).map(Some),
-                Place::Late => {}
-                Place::Wrong => {
-                    return Err(BridgeError::Unexpected {
-                        kind: frame.kind,
-                        phase: self.phase,
-                    });
-                }
-            }
-        }
-    }
-
-    /// Turns a frame that is due into a message, and takes the step that it means.
-    fn understand(&mut self, frame: &Frame) -> Result<HostMessage, BridgeError> {
-        let (kind, body) = (frame.kind, frame.body.as_slice());
-        Ok(match kind {
-            FrameKind::Config => {
-                let config = read_config(body)?;
-                self.take_config(&config, body);
-                HostMessage::Config(Box::new(config))
-            }
-            FrameKind::Start => {
-                self.phase = Phase::Starting;
-                HostMessage::Start
-            }
-            FrameKind::Input => HostMessage::Input(self.take_input(body)?),
-            FrameKind::InputEnd => {
-                self.end_input()?;
-                HostMessage::InputEnd
-            }
-            FrameKind::OutputCredit => {
-                let OutputCreditBody { stream, bytes } = read_json(kind, body)?;
-                self.output_window(stream)
-                    .and_then(|window| window.grant(bytes))
-                    .ok_or(BridgeError::CreditOverflow { stream, bytes })?;
-                HostMessage::OutputCredit { stream, bytes }
-            }
-            FrameKind::Terminate => {
-                HostMessage::Terminate(read_json::<TerminateBody>(kind, body)?.into())
-            }
-            FrameKind::Heartbeat => HostMessage::Heartbeat,
-            FrameKind::Fetch => {
-                let fetch: Fetch = read_json(kind, body)?;
-                self.fetch = Some(Fetching {
-                    max_bytes: fetch.max_bytes,
-                    sent: 0,
-                });
-                HostMessage::Fetch(fetch)
-            }
-            FrameKind::Acknowledge => {
-                self.phase = Phase::Over;
-                HostMessage::Acknowledge
-            }
-            // The guest's own kinds never pass the reader.
-            FrameKind::Hello
-            | FrameKind::Ready
-            | FrameKind::Refused
-            | FrameKind::Started
-            | FrameKind::NotStarted
-            | FrameKind::Output
-            | FrameKind::InputCredit
-            | FrameKind::Telemetry
-            | FrameKind::FileChunk
-            | FrameKind::FileEnd
-            | FrameKind::FileAbsent
-            | FrameKind::FileRefused
-            | FrameKind::Exit => return Err(BridgeError::UnknownKind { kind: kind as u8 }),
-        })
-    }
-
-    fn take_config(&mut self, config: &Config, body: &[u8]) {
-        self.seal = Some(Seal::new(config, body, self.boot_nonce));
-        for (window, credit) in [
-            (&mut self.stdout, config.stdout_credit_bytes),
-            (&mut self.stderr, config.stderr_credit_bytes),
-        ] {
-            // Within bounds, or `read_config` had refused it.
-            let _ = window.grant(credit);
-        }
-        self.heartbeat_interval = config.heartbeat_interval;
-        self.phase = Phase::Configured;
-    }
-
-    fn take_input(&mut self, body: &[u8]) -> Result<Vec<u8>, BridgeError> {
-        let kind = FrameKind::Input;
-        if !self.stdin_open {
-            return Err(BridgeError::Unexpected {
-                kind,
-                phase: self.phase,
-            });
-        }
-        if body.is_empty() {
-            return Err(BridgeError::Malformed {
-                kind,
-                problem: BodyProblem::TooShort { found: 0, least: 1 },
-            });
-        }
-        let credit = self.stdin.credit();
-        self.stdin
-            .pass(body.len())
-            .ok_or(BridgeError::CreditExceeded {
-                stream: StandardStream::Stdin,
-                bytes: body.len(),
-                credit,
-            })?;
-        Ok(body.to_vec())
-    }
-
-    fn end_input(&mut self) -> Result<(), BridgeError> {
-        if !self.stdin_open {
-            return Err(BridgeError::Unexpected {
-                kind: FrameKind::InputEnd,
-                phase: self.phase,
-            });
-        }
-        self.stdin_open = false;
-        Ok(())
-    }
-
     fn output_window(&mut self, stream: StandardStream) -> Option<&mut Window> {
         match stream {
             StandardStream::Stdin => None,
@@ -533,7 +387,7 @@ impl GuestEnd {
     }
 
     /// Every deadline that runs, with what it means that it has passed.
-    fn deadlines(&self) -> [Option<(Instant, BridgeError)>; 2] {
+    fn deadlines(&self) -> [Option<Deadline>; 2] {
         if self.broken.is_some() || self.phase == Phase::Over {
             return [None, None];
         }
@@ -544,13 +398,11 @@ impl GuestEnd {
         [
             self.reader.begun().and_then(|begun| {
                 let waited = DEFAULT_FRAME_TIMEOUT;
-                let error = BridgeError::FrameTimeout { waited };
-                begun.checked_add(waited).map(|at| (at, error))
+                Deadline::after(begun, waited, BridgeError::FrameTimeout { waited })
             }),
             silence.and_then(|waited| {
                 let phase = self.phase;
-                let error = BridgeError::Silent { waited, phase };
-                self.heard.checked_add(waited).map(|at| (at, error))
+                Deadline::after(self.heard, waited, BridgeError::Silent { waited, phase })
             }),
         ]
     }
@@ -591,48 +443,11 @@ fn counted(totals: StreamTotals, window: Window) -> StreamTotals {
     }
 }
 
-/// Whether a frame of the host has its place in the dialogue.
-enum Place {
-    /// It is due.
-    Due,
-    /// It was sent before the host knew that this end had come to its end.
-    Late,
-    /// It may not come.
-    Wrong,
-}
-
-fn place(kind: FrameKind, phase: Phase, fetching: bool) -> Place {
-    let due = match kind {
-        FrameKind::Heartbeat => phase < Phase::Over,
-        FrameKind::Config => phase == Phase::Parked,
-        FrameKind::Start => phase == Phase::Ready,
-        FrameKind::Input | FrameKind::InputEnd => phase == Phase::Running,
-        FrameKind::OutputCredit | FrameKind::Terminate => {
-            (Phase::Configured..=Phase::Running).contains(&phase)
-        }
-        FrameKind::Fetch => phase == Phase::Exited && !fetching,
-        FrameKind::Acknowledge => matches!(phase, Phase::Exited | Phase::Failed) && !fetching,
-        _ => false,
-    };
-    let late = match phase {
-        Phase::Exited => matches!(
-            kind,
-            FrameKind::Input | FrameKind::InputEnd | FrameKind::OutputCredit | FrameKind::Terminate
-        ),
-        Phase::Failed => matches!(
-            kind,
-            FrameKind::Config
-                | FrameKind::Start
-                | FrameKind::Input
-                | FrameKind::InputEnd
-                | FrameKind::OutputCredit
-                | FrameKind::Terminate
-        ),
-        _ => false,
-    };
-    match (due, late) {
-        (true, _) => Place::Due,
-        (false, true) => Place::Late,
-        (false, false) => Place::Wrong,
+impl fmt::Debug for GuestEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuestEnd")
+            .field("phase", &self.phase)
+            .field("broken", &self.broken)
+            .finish_non_exhaustive()
     }
 }

@@ -1,1 +1,0 @@
-//! The published exit frame and boot command line.
