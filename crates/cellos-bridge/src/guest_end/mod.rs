@@ -271,7 +271,8 @@ impl GuestEnd {
     /// itself counted replaces `sent_bytes` of both streams.
     ///
     /// # Errors
-    /// [`SendError`] unless the workload runs.
+    /// [`SendError`] unless the workload runs; [`SendError::Oversized`] when report and residue
+    /// have more than 64 KiB, so shorten the list of what was found and send again.
     pub fn exit(&mut self, exit: &Exit) -> Result<(), SendError> {
         let kind = FrameKind::Exit;
         self.allow(kind, self.phase == Phase::Running)?;

@@ -11,5 +11,6 @@ mod fixtures;
 mod misbehaviour;
 mod properties;
 mod published;
+mod seal;
 mod secrecy;
 mod socket_pair;

@@ -28,16 +28,17 @@ fn pattern() -> Vec<u8> {
 /// What a small program sends from its standard input back, then more than that by itself.
 fn guest(mut stream: UnixStream) {
     let mut end = GuestEnd::new(&hello(), HostSilence::Tolerated, Instant::now()).unwrap();
+    let pattern = pattern();
     let mut input = Vec::new();
     let mut output = 0;
     let mut file = None;
     let mut buffer = [0; 777];
     loop {
         if end.phase() == Phase::Running {
-            let sent = end.output(StandardStream::Stdout, &pattern()[output..]);
+            let sent = end.output(StandardStream::Stdout, &pattern[output..]);
             output += sent.unwrap();
             if output == MUCH && input.len() == MUCH {
-                assert_eq!(input, pattern());
+                assert!(input == pattern);
                 end.exit(&exit(42)).unwrap();
             }
         }
@@ -47,7 +48,7 @@ fn guest(mut stream: UnixStream) {
                 end.file_end().unwrap();
                 file = None;
             } else {
-                end.file_chunk(&pattern()[at..next]).unwrap();
+                end.file_chunk(&pattern[at..next]).unwrap();
                 file = Some(next);
             }
         }
@@ -91,13 +92,14 @@ fn a_dialogue_over_a_socket_pair_delivers_every_byte() {
         side.set_read_timeout(Some(PATIENCE)).unwrap();
         side.set_write_timeout(Some(PATIENCE)).unwrap();
     }
+    let pattern = pattern();
     let guest = std::thread::spawn(|| guest(other));
     let mut end = HostEnd::new(HostTimes::default(), Instant::now());
     let (mut output, mut file, mut input, mut code) = (Vec::new(), Vec::new(), 0, None);
     let mut buffer = [0; 1000];
     while end.phase() != Phase::Over {
         if end.phase() == Phase::Running && input < MUCH {
-            input += end.input(&pattern()[input..]).unwrap();
+            input += end.input(&pattern[input..]).unwrap();
         }
         while let Some(bytes) = end.outgoing() {
             let written = stream.write(bytes).unwrap();
@@ -136,5 +138,5 @@ fn a_dialogue_over_a_socket_pair_delivers_every_byte() {
     }
     guest.join().unwrap();
     assert_eq!(code, Some(42));
-    assert!(output == pattern() && file == pattern());
+    assert!(output == pattern && file == pattern);
 }

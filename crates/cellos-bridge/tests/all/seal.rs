@@ -1,0 +1,73 @@
+//! The authentication code of an exit, computed once more from what the README says.
+
+use cellos_bridge::{BridgeError, FrameKind, Phase, StandardStream};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::{Digest as _, Sha256};
+
+use crate::fixtures::{KEY, Pair, config, drain_guest, exit, frames, hello};
+
+/// The code of an exit that follows what a pair has said so far.
+fn code(pair: &Pair, exit: &[u8]) -> Vec<u8> {
+    let config_frame = frames(&pair.from_host)[0].clone();
+    let config_body = &pair.from_host[config_frame][12..];
+    let mut transcript = Sha256::digest(&pair.from_guest).to_vec();
+    transcript.extend(Sha256::digest(config_body));
+
+    let mut sealed = b"cellos-bridge exit\0\x01".to_vec();
+    for id in ["run-1", "cell-1"] {
+        sealed.extend(u32::try_from(id.len()).unwrap().to_le_bytes());
+        sealed.extend(id.as_bytes());
+    }
+    sealed.extend(hello().boot_nonce.0);
+    sealed.extend(config().host_nonce.0);
+    sealed.extend(Sha256::digest(transcript));
+    sealed.extend(exit);
+    let mut hmac = Hmac::<Sha256>::new_from_slice(&KEY).unwrap();
+    hmac.update(&sealed);
+    hmac.finalize().into_bytes().to_vec()
+}
+
+#[test]
+fn the_code_of_an_exit_covers_ids_nonces_transcript_and_body() {
+    let mut pair = Pair::at(Phase::Running);
+    pair.guest.exit(&exit(42)).unwrap();
+    let exit_frame = drain_guest(&mut pair.guest);
+    let (mac, json) = exit_frame[12..].split_at(32);
+    assert_eq!(mac, code(&pair, json));
+}
+
+#[test]
+fn an_authentic_exit_that_counts_other_bytes_than_came_is_refused() {
+    type Change = fn(&mut cellos_bridge::Exit);
+    let cases: [(StandardStream, Change); 2] = [
+        (StandardStream::Stdout, |exit| exit.stdout.sent_bytes = 5),
+        (StandardStream::Stderr, |exit| exit.stderr.sent_bytes = 5),
+    ];
+    for (stream, change) in cases {
+        let mut pair = Pair::at(Phase::Running);
+        let mut exit = exit(42);
+        change(&mut exit);
+        let json = serde_json::to_vec(&exit).unwrap();
+        let body = [code(&pair, &json), json].concat();
+        let error = BridgeError::StreamBytes {
+            stream,
+            claimed: 5,
+            received: 0,
+        };
+        assert_eq!(pair.inject(FrameKind::Exit, &body), Err(error));
+    }
+}
+
+#[test]
+fn an_authentic_exit_that_is_no_exit_is_refused() {
+    let mut pair = Pair::at(Phase::Running);
+    let json = b"{}".to_vec();
+    let body = [code(&pair, &json), json].concat();
+    assert!(matches!(
+        pair.inject(FrameKind::Exit, &body),
+        Err(BridgeError::Malformed {
+            kind: FrameKind::Exit,
+            ..
+        })
+    ));
+}
