@@ -106,16 +106,23 @@ mod tests {
         archive.file("init", 0o755, b"hello").unwrap();
         let bytes = archive.finish().unwrap();
         let text = |range: std::ops::Range<usize>| String::from_utf8_lossy(&bytes[range]);
+        // Magic, inode, mode, owner, group, links, time, size, four device numbers, length of the
+        // name, check.
+        let header = |inode: &str, mode: &str, links: &str, size: &str, name: &str| {
+            let zero = "00000000";
+            let fields = [
+                inode, mode, zero, zero, links, zero, size, zero, zero, zero, zero, name, zero,
+            ];
+            format!("070701{}", fields.concat())
+        };
         assert_eq!(
             text(0..110),
-            "07070100000001000041ED000000000000000000000002000000000000000000000000000000000000\
-             00000000000000000800000000"
+            header("00000001", "000041ED", "00000002", "00000000", "00000008")
         );
         assert_eq!(&bytes[110..120], b"modules\0\0\0");
         assert_eq!(
             text(120..230),
-            "07070100000002000081ED000000000000000000000001000000000000000500000000000000000000\
-             00000000000000000500000000"
+            header("00000002", "000081ED", "00000001", "00000005", "00000005")
         );
         assert_eq!(&bytes[230..244], b"init\0\0hello\0\0\0");
         assert_eq!(text(244..250), "070701");

@@ -182,7 +182,6 @@ mod tests {
     use std::io::Write as _;
 
     use flate2::{Compression as Level, write::GzEncoder};
-    use lz4_flex::frame::{FrameEncoder, FrameInfo};
 
     fn elf() -> Vec<u8> {
         let mut elf = vec![0; 64];
@@ -198,17 +197,17 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    /// As `lz4 -l` writes it: a magic number, then each block after its size.
     fn lz4(data: &[u8]) -> Vec<u8> {
-        let mut encoder =
-            FrameEncoder::with_frame_info(FrameInfo::new().legacy_frame(true), Vec::new());
-        encoder.write_all(data).unwrap();
-        let mut stream = encoder.finish().unwrap();
-        // The kernel's build ends the stream with its last block.
-        if stream.ends_with(&[0; 4]) {
-            stream.truncate(stream.len() - 4);
-        }
-        stream.extend_from_slice(&u32::try_from(data.len()).unwrap().to_le_bytes());
-        stream
+        let block = lz4_flex::block::compress(data);
+        let size = |data: &[u8]| u32::try_from(data.len()).unwrap().to_le_bytes();
+        [
+            &[0x02, 0x21, 0x4c, 0x18],
+            &size(&block)[..],
+            &block,
+            &size(data),
+        ]
+        .concat()
     }
 
     fn bz_image(payload: &[u8]) -> Vec<u8> {
