@@ -1,0 +1,14 @@
+//! Stand-ins for Firecracker and its jailer, for tests only: the same command lines, the same
+//! management interface and the same sockets, but the "guest" is an ordinary process.
+//!
+//! [`vmm`] is the program `fake-firecracker`, [`jailer`] the program `fake-jailer`, [`guest`] what a
+//! guest calls to reach its vsock device, [`settings`] how a test says what the guest is and what
+//! shall go wrong. The crate's README lists what is modelled and what cannot be.
+
+#[cfg(target_os = "linux")]
+pub mod guest;
+#[cfg(target_os = "linux")]
+pub mod jailer;
+pub mod settings;
+#[cfg(target_os = "linux")]
+pub mod vmm;
