@@ -51,7 +51,8 @@ impl Vmm {
 
     pub(crate) fn start_in(folder: TempDir, settings: &Value) -> Self {
         let vmm = Self::spawn(folder, settings, &["--api-sock", "api.sock", "--id", "vm-1"]);
-        eventually("the API socket", || vmm.path("api.sock").exists());
+        // The file is there a moment before anyone listens on it.
+        eventually("the API socket", || UnixStream::connect(vmm.path("api.sock")).is_ok());
         vmm
     }
 
