@@ -5,10 +5,7 @@
 //! guest calls to reach its vsock device, [`settings`] how a test says what the guest is and what
 //! shall go wrong. The crate's README lists what is modelled and what cannot be.
 
-#[cfg(target_os = "linux")]
 pub mod guest;
-#[cfg(target_os = "linux")]
 pub mod jailer;
 pub mod settings;
-#[cfg(target_os = "linux")]
 pub mod vmm;

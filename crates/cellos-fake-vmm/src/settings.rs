@@ -230,7 +230,10 @@ impl Settings {
     }
 
     fn from_files() -> Result<Self, SettingsError> {
-        for path in [Path::new(SETTINGS_FILE), &Path::new("/").join(SETTINGS_FILE)] {
+        for path in [
+            Path::new(SETTINGS_FILE),
+            &Path::new("/").join(SETTINGS_FILE),
+        ] {
             match fs::read_to_string(path) {
                 Ok(text) => return parse(&text, &path.display().to_string()),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -4,8 +4,8 @@ use serde::de::DeserializeOwned;
 
 use super::{
     bodies::{
-        Action, BootSource, Drive, Entropy, Logger, MachineConfig, Metrics, NetworkInterface, Serial,
-        SnapshotCreate, SnapshotLoad, Vm, VmState, Vsock, ActionType,
+        Action, ActionType, BootSource, Drive, Entropy, Logger, MachineConfig, Metrics,
+        NetworkInterface, Serial, SnapshotCreate, SnapshotLoad, Vm, VmState, Vsock,
     },
     http::{Request, Response},
 };
@@ -87,7 +87,12 @@ pub(crate) fn parse(request: &Request, version: Version) -> Result<Call, Respons
         ("PUT", "metrics", None) => read(body).map(Call::Metrics),
         ("PUT", "serial", None) if version >= SERIAL => {
             let serial: Serial = read(body)?;
-            since(version, SERIAL_LIMITER, "rate_limiter", &serial.rate_limiter)?;
+            since(
+                version,
+                SERIAL_LIMITER,
+                "rate_limiter",
+                &serial.rate_limiter,
+            )?;
             Ok(Call::Serial(serial))
         }
         ("PUT", "actions", None) => {
@@ -99,8 +104,18 @@ pub(crate) fn parse(request: &Request, version: Version) -> Result<Call, Respons
             let load: SnapshotLoad = read(body)?;
             let overrides = Some(&load.network_overrides).filter(|list| !list.is_empty());
             since(version, NETWORK_OVERRIDES, "network_overrides", &overrides)?;
-            since(version, VSOCK_OVERRIDE, "vsock_override", &load.vsock_override)?;
-            since(version, VSOCK_OVERRIDE, "clock_realtime", &load.clock_realtime)?;
+            since(
+                version,
+                VSOCK_OVERRIDE,
+                "vsock_override",
+                &load.vsock_override,
+            )?;
+            since(
+                version,
+                VSOCK_OVERRIDE,
+                "clock_realtime",
+                &load.clock_realtime,
+            )?;
             Ok(Call::SnapshotLoad(load))
         }
         (_, "balloon" | "cpu-config" | "hotplug" | "mmds" | "pmem", _) => Err(Response::fault(

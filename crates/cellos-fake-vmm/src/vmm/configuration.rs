@@ -24,7 +24,7 @@ const MIN_GUEST_CID: u32 = 3;
 const DEFAULT_COMMAND_LINE: &str = "reboot=k panic=1 nomodule 8250.nr_uarts=0 i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce";
 
 /// All that is configured; also what a snapshot keeps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Configuration {
     #[serde(rename = "machine-config", default)]
@@ -57,22 +57,6 @@ impl Default for MachineConfig {
             cpu_template: None,
             track_dirty_pages: false,
             huge_pages: HugePages::None,
-        }
-    }
-}
-
-impl Default for Configuration {
-    fn default() -> Self {
-        Self {
-            machine: MachineConfig::default(),
-            boot_source: None,
-            drives: Vec::new(),
-            network_interfaces: Vec::new(),
-            vsock: None,
-            entropy: None,
-            logger: None,
-            metrics: None,
-            serial: None,
         }
     }
 }
@@ -122,7 +106,10 @@ impl Configuration {
         if drive.is_root_device && other_root {
             return Err("A root block device already exists!".into());
         }
-        let known = self.drives.iter_mut().find(|k| k.drive_id == drive.drive_id);
+        let known = self
+            .drives
+            .iter_mut()
+            .find(|k| k.drive_id == drive.drive_id);
         match known {
             Some(known) => *known = drive,
             None => self.drives.push(drive),
@@ -145,7 +132,10 @@ impl Configuration {
                 interface.host_dev_name
             ));
         }
-        let known = self.network_interfaces.iter_mut().find(|k| k.iface_id == id);
+        let known = self
+            .network_interfaces
+            .iter_mut()
+            .find(|k| k.iface_id == id);
         match known {
             Some(known) => *known = interface,
             None => self.network_interfaces.push(interface),

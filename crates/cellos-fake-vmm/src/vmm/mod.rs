@@ -4,6 +4,7 @@ mod arguments;
 mod bodies;
 mod call;
 mod configuration;
+mod end;
 mod http;
 mod machine;
 mod process;
@@ -11,10 +12,17 @@ mod server;
 mod snapshot;
 mod vsock;
 
-use std::{ffi::OsString, fs, process::ExitCode, sync::mpsc, thread, time::Duration};
+use std::{
+    ffi::OsString,
+    fs,
+    process::ExitCode,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
-pub(crate) use arguments::is_level;
 use arguments::{Arguments, Asked};
+pub(crate) use arguments::{is_id, is_level};
 use call::Call;
 use machine::{Machine, Outcome};
 
@@ -62,7 +70,10 @@ fn run_until_the_end(words: impl Iterator<Item = OsString>) -> Result<Exit, Fail
     })?;
     let settings = Settings::load().map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-        (Exit::Generic, format!("{error}{}", cause.unwrap_or_default()))
+        (
+            Exit::Generic,
+            format!("{error}{}", cause.unwrap_or_default()),
+        )
     })?;
     match asked {
         Asked::Help => {
@@ -84,7 +95,7 @@ fn serve(arguments: &Arguments, settings: Settings) -> Result<Exit, Failure> {
         eprintln!("{text}");
     }
     if let Some(how) = settings.launch.end {
-        machine::end(how);
+        end::end(how);
     }
     let generic = |message: String| (Exit::Generic, message);
     let (sender, events) = mpsc::channel();
@@ -93,12 +104,14 @@ fn serve(arguments: &Arguments, settings: Settings) -> Result<Exit, Failure> {
     if let Some(path) = &arguments.log_path {
         machine.log_to(path).map_err(generic)?;
     }
+    let unanswered = Arc::new(server::Unanswered::default());
     if let Some(path) = &arguments.socket {
         let server = server::Server {
             version,
             faults: faults.into(),
             max_payload_bytes: arguments.max_payload_bytes,
             events: sender,
+            unanswered: Arc::clone(&unanswered),
         };
         server.listen(path).map_err(|error| {
             generic(format!(
@@ -118,7 +131,7 @@ fn serve(arguments: &Arguments, settings: Settings) -> Result<Exit, Failure> {
         })?;
     }
     // This thread also starts the guest, which lives no longer than the thread that started it.
-    for event in events {
+    while let Ok(event) = events.recv() {
         match event {
             Event::GuestEnded => break,
             Event::Call(call, outcome) => {
@@ -127,5 +140,8 @@ fn serve(arguments: &Arguments, settings: Settings) -> Result<Exit, Failure> {
             }
         }
     }
+    // Whoever calls from now on finds the connection closed, as with a process that is gone.
+    drop(events);
+    unanswered.wait();
     Ok(Exit::Ok)
 }

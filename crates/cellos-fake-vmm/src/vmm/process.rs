@@ -62,10 +62,7 @@ impl Process {
                 .stderr(Stdio::from(serial));
         }
         if boot.device.is_some() {
-            command.env(
-                guest::DEVICE_VARIABLE,
-                guest::DEVICE_DESCRIPTOR.to_string(),
-            );
+            command.env(guest::DEVICE_VARIABLE, guest::DEVICE_DESCRIPTOR.to_string());
         }
         // Above the guest's number, so that the copy below always makes a new descriptor, which
         // stays open over the execution.
@@ -93,11 +90,13 @@ impl Process {
         let mut child = command.spawn()?;
         let pid = Pid::from_child(&child);
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-        thread::Builder::new().name("guest-wait".into()).spawn(move || {
-            // The VMM ends the same way whatever became of the guest, as after a machine's reset.
-            let _ = child.wait();
-            let _ = events.send(Event::GuestEnded);
-        })?;
+        thread::Builder::new()
+            .name("guest-wait".into())
+            .spawn(move || {
+                // The VMM ends the same way whatever became of the guest, as after a machine's reset.
+                let _ = child.wait();
+                let _ = events.send(Event::GuestEnded);
+            })?;
         Ok(Self { pidfd })
     }
 

@@ -10,17 +10,21 @@ use std::{
         mpsc,
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use super::{
     Event, call,
+    end::end,
     http::{self, Broken, Request, Response},
-    machine::{Outcome, end},
+    machine::Outcome,
 };
 use crate::settings::{CallFault, Then, Version};
 
 /// Connections at one time (`MAX_CONNECTIONS` of Firecracker's `micro_http`).
 const MAX_CONNECTIONS: usize = 10;
+/// How long a machine that has ended waits for its last answers to be written.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// What a connection needs.
 #[derive(Debug)]
@@ -29,7 +33,15 @@ pub(crate) struct Server {
     pub(crate) faults: Faults,
     pub(crate) max_payload_bytes: usize,
     pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) unanswered: Arc<Unanswered>,
 }
+
+/// Calls that were taken and not answered yet.
+#[derive(Debug, Default)]
+pub(crate) struct Unanswered(AtomicUsize);
+
+/// One of them.
+struct Taken<'a>(&'a Unanswered);
 
 /// The faults that are not used up.
 #[derive(Debug)]
@@ -39,6 +51,27 @@ pub(crate) struct Faults(Mutex<Vec<CallFault>>);
 enum Next {
     Stay,
     Close,
+}
+
+impl Unanswered {
+    /// Waits until all are answered, but not for ever: a caller may not read.
+    pub(crate) fn wait(&self) {
+        let start = Instant::now();
+        while self.0.load(Ordering::SeqCst) > 0 && start.elapsed() < LAST_ANSWERS {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn take(&self) -> Taken<'_> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Taken(self)
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl From<Vec<CallFault>> for Faults {
@@ -80,11 +113,14 @@ impl Server {
                     continue;
                 }
                 let (server, open_here) = (Arc::clone(&server), Arc::clone(&open));
-                let spawned = thread::Builder::new().name("api-connection".into()).spawn(move || {
-                    // An error is the end of the connection, which the caller sees.
-                    let _ = server.serve(stream);
-                    open_here.fetch_sub(1, Ordering::SeqCst);
-                });
+                let spawned =
+                    thread::Builder::new()
+                        .name("api-connection".into())
+                        .spawn(move || {
+                            // An error is the end of the connection, which the caller sees.
+                            let _ = server.serve(stream);
+                            open_here.fetch_sub(1, Ordering::SeqCst);
+                        });
                 if spawned.is_err() {
                     open.fetch_sub(1, Ordering::SeqCst);
                 }
@@ -114,7 +150,10 @@ impl Server {
             thread::sleep(fault.delay());
         }
         match fault.map(|fault| fault.then).unwrap_or_default() {
-            Then::Answer => self.carry_out(request)?.write_and_end(stream),
+            Then::Answer => {
+                let _taken = self.unanswered.take();
+                self.carry_out(request)?.write_and_end(stream)
+            }
             Then::Error { status, message } => {
                 Response::fault(status, message).write(stream)?;
                 Ok(Next::Stay)

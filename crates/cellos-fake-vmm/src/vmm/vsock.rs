@@ -22,8 +22,8 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::{
-        AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
-        SocketType, recv, sendmsg, socketpair,
+        AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+        SocketFlags, SocketType, recv, sendmsg, socketpair,
     },
 };
 
@@ -187,12 +187,14 @@ impl Shared {
         let outward = thread::Builder::new()
             .name("vsock-out".into())
             .spawn(move || pump(&guest, &host))?;
-        thread::Builder::new().name("vsock-in".into()).spawn(move || {
-            pump(&from_host, &to_guest);
-            // It cannot panic; if it did, the connection would be over all the same.
-            let _ = outward.join();
-            lock(&shared.connections).remove(&id);
-        })?;
+        thread::Builder::new()
+            .name("vsock-in".into())
+            .spawn(move || {
+                pump(&from_host, &to_guest);
+                // It cannot panic; if it did, the connection would be over all the same.
+                let _ = outward.join();
+                lock(&shared.connections).remove(&id);
+            })?;
         Ok(())
     }
 
@@ -254,7 +256,9 @@ fn hung_up(socket: BorrowedFd<'_>) -> bool {
     let mut polled = [PollFd::from_borrowed_fd(socket, PollFlags::empty())];
     let at_once = Timespec::default();
     matches!(poll(&mut polled, Some(&at_once)), Ok(1))
-        && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+        && polled[0]
+            .revents()
+            .intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 fn pair(kind: SocketType) -> io::Result<(OwnedFd, OwnedFd)> {

@@ -14,7 +14,10 @@ fn a_machine_says_what_it_is() {
         "state": "Not started", "vmm_version": "1.16.1",
     });
     assert_eq!(vmm.get("/"), described);
-    assert_eq!(vmm.get("/version"), json!({ "firecracker_version": "1.16.1" }));
+    assert_eq!(
+        vmm.get("/version"),
+        json!({ "firecracker_version": "1.16.1" })
+    );
     assert_eq!(vmm.get("/machine-config")["vcpu_count"], 1);
     vmm.configure();
     assert_eq!(vmm.get("/machine-config")["mem_size_mib"], 64);
@@ -43,33 +46,153 @@ fn bodies_are_read_strictly() {
     };
     let long = "x".repeat(2_049);
     for (method, path, body, part) in [
-        ("PUT", "/machine-config", json!({ "vcpu_count": 0, "mem_size_mib": 64 }), "vCPU"),
-        ("PUT", "/machine-config", json!({ "vcpu_count": 33, "mem_size_mib": 64 }), "vCPU"),
-        ("PUT", "/machine-config", json!({ "vcpu_count": 3, "mem_size_mib": 64, "smt": true }), "vCPU"),
-        ("PUT", "/machine-config", json!({ "vcpu_count": 1, "mem_size_mib": 0 }), "memory size"),
-        ("PUT", "/machine-config", json!({ "vcpu_count": 1 }), "missing field `mem_size_mib`"),
-        ("PUT", "/machine-config", json!({ "vcpu_count": 1, "mem_size_mib": 64, "x": 1 }), "unknown field `x`"),
-        ("PUT", "/boot-source", json!({ "kernel_image_path": "missing" }), "kernel"),
-        ("PUT", "/boot-source", json!({ "kernel_image_path": "kernel", "initrd_path": "missing" }), "initrd"),
-        ("PUT", "/boot-source", json!({ "kernel_image_path": "kernel", "boot_args": long }), "too long"),
-        ("PUT", "/boot-source", json!({ "kernel_image_path": "kernel", "boot_args": "a\nb" }), "ASCII"),
+        (
+            "PUT",
+            "/machine-config",
+            json!({ "vcpu_count": 0, "mem_size_mib": 64 }),
+            "vCPU",
+        ),
+        (
+            "PUT",
+            "/machine-config",
+            json!({ "vcpu_count": 33, "mem_size_mib": 64 }),
+            "vCPU",
+        ),
+        (
+            "PUT",
+            "/machine-config",
+            json!({ "vcpu_count": 3, "mem_size_mib": 64, "smt": true }),
+            "vCPU",
+        ),
+        (
+            "PUT",
+            "/machine-config",
+            json!({ "vcpu_count": 1, "mem_size_mib": 0 }),
+            "memory size",
+        ),
+        (
+            "PUT",
+            "/machine-config",
+            json!({ "vcpu_count": 1 }),
+            "missing field `mem_size_mib`",
+        ),
+        (
+            "PUT",
+            "/machine-config",
+            json!({ "vcpu_count": 1, "mem_size_mib": 64, "x": 1 }),
+            "unknown field `x`",
+        ),
+        (
+            "PUT",
+            "/boot-source",
+            json!({ "kernel_image_path": "missing" }),
+            "kernel",
+        ),
+        (
+            "PUT",
+            "/boot-source",
+            json!({ "kernel_image_path": "kernel", "initrd_path": "missing" }),
+            "initrd",
+        ),
+        (
+            "PUT",
+            "/boot-source",
+            json!({ "kernel_image_path": "kernel", "boot_args": long }),
+            "too long",
+        ),
+        (
+            "PUT",
+            "/boot-source",
+            json!({ "kernel_image_path": "kernel", "boot_args": "a\nb" }),
+            "ASCII",
+        ),
         ("PUT", "/drives/b", drive(json!({})), "does not match"),
-        ("PUT", "/drives/a-b", drive(json!({ "drive_id": "a-b" })), "alphanumeric"),
-        ("PUT", "/drives/a", drive(json!({ "path_on_host": "missing" })), "missing"),
-        ("PUT", "/drives/a", drive(json!({ "io_engine": "Quick" })), "unknown variant"),
-        ("PUT", "/drives/a", drive(json!({ "rate_limiter": { "bandwidth": { "size": 1 } } })), "refill_time"),
-        ("PUT", "/network-interfaces/eth0", json!({ "iface_id": "eth0", "host_dev_name": "cfvnone0" }), "tap"),
-        ("PUT", "/network-interfaces/eth0", json!({ "iface_id": "eth1", "host_dev_name": "lo" }), "does not match"),
-        ("PUT", "/network-interfaces/eth0", json!({ "iface_id": "eth0", "host_dev_name": "lo", "guest_mac": "AA:BB" }), "MAC"),
-        ("PUT", "/vsock", json!({ "guest_cid": 2, "uds_path": "v.sock" }), "guest_cid"),
-        ("PUT", "/vsock", json!({ "guest_cid": 3, "uds_path": "none/v.sock" }), "binding"),
+        (
+            "PUT",
+            "/drives/a-b",
+            drive(json!({ "drive_id": "a-b" })),
+            "alphanumeric",
+        ),
+        (
+            "PUT",
+            "/drives/a",
+            drive(json!({ "path_on_host": "missing" })),
+            "missing",
+        ),
+        (
+            "PUT",
+            "/drives/a",
+            drive(json!({ "io_engine": "Quick" })),
+            "unknown variant",
+        ),
+        (
+            "PUT",
+            "/drives/a",
+            drive(json!({ "rate_limiter": { "bandwidth": { "size": 1 } } })),
+            "refill_time",
+        ),
+        (
+            "PUT",
+            "/network-interfaces/eth0",
+            json!({ "iface_id": "eth0", "host_dev_name": "cfvnone0" }),
+            "tap",
+        ),
+        (
+            "PUT",
+            "/network-interfaces/eth0",
+            json!({ "iface_id": "eth1", "host_dev_name": "lo" }),
+            "does not match",
+        ),
+        (
+            "PUT",
+            "/network-interfaces/eth0",
+            json!({ "iface_id": "eth0", "host_dev_name": "lo", "guest_mac": "AA:BB" }),
+            "MAC",
+        ),
+        (
+            "PUT",
+            "/vsock",
+            json!({ "guest_cid": 2, "uds_path": "v.sock" }),
+            "guest_cid",
+        ),
+        (
+            "PUT",
+            "/vsock",
+            json!({ "guest_cid": 3, "uds_path": "none/v.sock" }),
+            "binding",
+        ),
         ("PUT", "/logger", json!({ "level": "Loud" }), "level"),
-        ("PUT", "/actions", json!({ "action_type": "Explode" }), "unknown variant"),
-        ("PATCH", "/vm", json!({ "state": "Running" }), "unknown variant"),
+        (
+            "PUT",
+            "/actions",
+            json!({ "action_type": "Explode" }),
+            "unknown variant",
+        ),
+        (
+            "PATCH",
+            "/vm",
+            json!({ "state": "Running" }),
+            "unknown variant",
+        ),
         ("PUT", "/mmds/config", json!({}), "does not model"),
-        ("PUT", "/nothing", json!({}), "Invalid request method and/or path"),
-        ("DELETE", "/drives/a", json!({}), "Invalid request method and/or path"),
-        ("PUT", "/vm", json!({ "state": "Paused" }), "Invalid request method and/or path"),
+        (
+            "PUT",
+            "/nothing",
+            json!({}),
+            "Invalid request method and/or path",
+        ),
+        (
+            "DELETE",
+            "/drives/a",
+            json!({}),
+            "Invalid request method and/or path",
+        ),
+        (
+            "PUT",
+            "/vm",
+            json!({ "state": "Paused" }),
+            "Invalid request method and/or path",
+        ),
         ("PUT", "/vsock", Value::Null, "Empty"),
         ("GET", "/version", json!({}), "cannot have a body"),
     ] {
@@ -85,7 +208,10 @@ fn a_second_root_device_is_refused() {
     let vmm = Vmm::start(&settings(&[]));
     vmm.configure();
     let body = json!({ "drive_id": "two", "path_on_host": "rootfs", "is_root_device": true });
-    assert!(vmm.refused("PUT", "/drives/two", body).contains("root block device"));
+    assert!(
+        vmm.refused("PUT", "/drives/two", body)
+            .contains("root block device")
+    );
 }
 
 #[test]
@@ -108,13 +234,20 @@ fn what_belongs_before_the_start_is_refused_after_it() {
     let vmm = Vmm::start(&settings(&["sleep", "60000"]));
     let snapshot = json!({ "snapshot_path": "state", "mem_file_path": "memory" });
     for (method, path, body) in [
-        ("PUT", "/actions", json!({ "action_type": "SendCtrlAltDel" })),
+        (
+            "PUT",
+            "/actions",
+            json!({ "action_type": "SendCtrlAltDel" }),
+        ),
         ("PUT", "/actions", json!({ "action_type": "FlushMetrics" })),
         ("PATCH", "/vm", json!({ "state": "Paused" })),
         ("PUT", "/snapshot/create", snapshot.clone()),
     ] {
         let message = vmm.refused(method, path, body);
-        assert!(message.contains("before starting the microVM"), "{path}: {message}");
+        assert!(
+            message.contains("before starting the microVM"),
+            "{path}: {message}"
+        );
     }
     let start = json!({ "action_type": "InstanceStart" });
     let message = vmm.refused("PUT", "/actions", start.clone());
@@ -123,20 +256,35 @@ fn what_belongs_before_the_start_is_refused_after_it() {
     vmm.action("InstanceStart");
     for (path, body) in [
         ("/actions", start),
-        ("/machine-config", json!({ "vcpu_count": 1, "mem_size_mib": 64 })),
+        (
+            "/machine-config",
+            json!({ "vcpu_count": 1, "mem_size_mib": 64 }),
+        ),
         ("/boot-source", json!({ "kernel_image_path": "kernel" })),
-        ("/drives/b", json!({ "drive_id": "b", "path_on_host": "rootfs", "is_root_device": false })),
+        (
+            "/drives/b",
+            json!({ "drive_id": "b", "path_on_host": "rootfs", "is_root_device": false }),
+        ),
         ("/vsock", json!({ "guest_cid": 3, "uds_path": "w.sock" })),
         ("/entropy", json!({})),
         ("/logger", json!({ "log_path": "log" })),
         ("/metrics", json!({ "metrics_path": "metrics" })),
         ("/serial", json!({ "serial_out_path": "serial" })),
-        ("/snapshot/load", json!({ "snapshot_path": "state", "mem_file_path": "memory" })),
+        (
+            "/snapshot/load",
+            json!({ "snapshot_path": "state", "mem_file_path": "memory" }),
+        ),
     ] {
         let message = vmm.refused("PUT", path, body);
-        assert!(message.contains("after starting the microVM"), "{path}: {message}");
+        assert!(
+            message.contains("after starting the microVM"),
+            "{path}: {message}"
+        );
     }
-    assert!(vmm.refused("PUT", "/snapshot/create", snapshot).contains("not paused"));
+    assert!(
+        vmm.refused("PUT", "/snapshot/create", snapshot)
+            .contains("not paused")
+    );
     for name in ["w.sock", "log", "metrics", "serial", "state"] {
         assert!(!vmm.path(name).exists(), "{name}");
     }
@@ -159,8 +307,14 @@ fn requests_have_bounds() {
     for (head, status) in [
         ("PUT /vsock HTTP/1.1\r\nContent-Length: 51201\r\n\r\n", 413),
         ("PUT /vsock HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400),
-        ("PUT /vsock HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-        ("PUT /vsock HTTP/1.1\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\n{}", 400),
+        (
+            "PUT /vsock HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+        ),
+        (
+            "PUT /vsock HTTP/1.1\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\n{}",
+            400,
+        ),
         ("nonsense\r\n\r\n", 400),
     ] {
         let mut stream = vmm.connect();
@@ -203,7 +357,10 @@ fn the_serial_console_goes_where_it_is_sent() {
     assert_eq!(vmm.ended().code(), Some(0));
     assert_eq!(vmm.text("serial"), "hello\n");
     assert_eq!(vmm.text("stdout"), "");
-    assert!(vmm.text("log").contains("Firecracker v1.16.1 (cellos fake)"));
+    assert!(
+        vmm.text("log")
+            .contains("Firecracker v1.16.1 (cellos fake)")
+    );
 }
 
 #[test]

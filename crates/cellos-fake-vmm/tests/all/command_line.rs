@@ -18,7 +18,10 @@ fn the_version_parses_and_is_marked_as_a_fake() {
         assert!(output.status.success());
         let text = String::from_utf8(output.stdout).unwrap();
         let mut lines = text.lines();
-        assert_eq!(lines.next(), Some(format!("Firecracker v{version}").as_str()));
+        assert_eq!(
+            lines.next(),
+            Some(format!("Firecracker v{version}").as_str())
+        );
         assert!(lines.next().unwrap().contains("fake"));
     }
 }
@@ -51,7 +54,9 @@ fn wrong_arguments_end_with_153() {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
     let long = "x".repeat(65);
-    let status = Command::new(program("fake-firecracker")).args(["--id", &long]).output();
+    let status = Command::new(program("fake-firecracker"))
+        .args(["--id", &long])
+        .output();
     assert_eq!(status.unwrap().status.code(), Some(153));
 }
 
@@ -66,7 +71,11 @@ fn an_existing_socket_file_makes_it_fail() {
 
 #[test]
 fn settings_that_cannot_be_understood_are_no_settings() {
-    for settings in [json!({ "gest": {} }), json!({ "version": "1.16" }), json!("x")] {
+    for settings in [
+        json!({ "gest": {} }),
+        json!({ "version": "1.16" }),
+        json!("x"),
+    ] {
         let folder = TempDir::new().unwrap();
         let mut vmm = Vmm::spawn(folder, &settings, &["--api-sock", "api.sock"]);
         assert_eq!(vmm.ended().code(), Some(1), "{settings}");
@@ -100,7 +109,11 @@ fn a_wrong_configuration_file_ends_with_152() {
     ] {
         let folder = TempDir::new().unwrap();
         fs::write(folder.path().join("c.json"), configuration.to_string()).unwrap();
-        let mut vmm = Vmm::spawn(folder, &settings(&[]), &["--no-api", "--config-file", "c.json"]);
+        let mut vmm = Vmm::spawn(
+            folder,
+            &settings(&[]),
+            &["--no-api", "--config-file", "c.json"],
+        );
         assert_eq!(vmm.ended().code(), Some(152), "{configuration}");
     }
 }
@@ -114,10 +127,16 @@ fn the_environment_names_the_guest_over_the_file() {
         .args(["--no-api", "--config-file", "c.json"])
         .current_dir(folder.path())
         .env("FAKE_VMM_GUEST", program("fake-vmm-guest-fixture"))
-        .env("FAKE_VMM_GUEST_ARGUMENTS", r#"["print", "from the environment"]"#)
+        .env(
+            "FAKE_VMM_GUEST_ARGUMENTS",
+            r#"["print", "from the environment"]"#,
+        )
         .output()
         .unwrap();
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), "from the environment\n");
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "from the environment\n"
+    );
 }
 
 #[test]
@@ -126,6 +145,8 @@ fn the_socket_stays_behind() {
     vmm.configure();
     vmm.action("InstanceStart");
     vmm.ended();
-    eventually("what the real one leaves too", || vmm.path("api.sock").exists());
+    eventually("what the real one leaves too", || {
+        vmm.path("api.sock").exists()
+    });
     assert!(vmm.path("v.sock").exists());
 }

@@ -31,7 +31,10 @@ fn a_call_can_fail_without_being_carried_out() {
     ));
     let body = json!({ "guest_cid": 3, "uds_path": "v.sock" });
     let (status, answer) = vmm.call("PUT", "/vsock", &body);
-    assert_eq!((status, answer["fault_message"].as_str()), (500, Some("out of luck")));
+    assert_eq!(
+        (status, answer["fault_message"].as_str()),
+        (500, Some("out of luck"))
+    );
     assert!(!vmm.path("v.sock").exists());
     // It was asked for once.
     vmm.put("/vsock", body);
@@ -65,7 +68,9 @@ fn a_call_can_stay_unanswered() {
     let vmm = Vmm::start(&call_fault("*", json!("never-answer")));
     let mut stream = vmm.connect();
     send(&mut stream, "GET", "/", "");
-    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
     let error = stream.read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
     vmm.get("/");
@@ -80,7 +85,12 @@ fn a_call_can_end_the_vmm() {
     ] {
         let mut vmm = Vmm::start(&call_fault("PUT /boot-source", json!({ "end": how })));
         let mut stream = vmm.connect();
-        send(&mut stream, "PUT", "/boot-source", r#"{"kernel_image_path":"kernel"}"#);
+        send(
+            &mut stream,
+            "PUT",
+            "/boot-source",
+            r#"{"kernel_image_path":"kernel"}"#,
+        );
         assert!(receive(&mut stream).is_none());
         let status = vmm.ended();
         assert_eq!((status.code(), status.signal()), (code, signal));
@@ -107,7 +117,9 @@ fn a_guest_can_be_silent() {
     vmm.action("InstanceStart");
     assert_eq!(vmm.get("/")["state"], "Running");
     let mut stream = connect(&vmm.path("v.sock"));
-    stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
     assert!(stream.read(&mut [0]).is_err());
     assert_eq!(vmm.child.try_wait().unwrap(), None);
 }

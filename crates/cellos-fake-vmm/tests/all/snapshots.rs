@@ -77,7 +77,10 @@ fn the_vsock_path_can_be_another() {
     let mut vmm = Vmm::start_in(saved(), &settings(&["device"]));
     // The path of the snapshot is taken; only the other one is bound.
     fs::write(vmm.path("v.sock"), "").unwrap();
-    vmm.put("/snapshot/load", load(json!({ "vsock_override": { "uds_path": "w.sock" } })));
+    vmm.put(
+        "/snapshot/load",
+        load(json!({ "vsock_override": { "uds_path": "w.sock" } })),
+    );
     assert!(vmm.path("w.sock").exists());
     assert_eq!(vmm.ended().code(), Some(0));
     assert_eq!(vmm.text("stdout"), "device: true\n");
@@ -85,14 +88,32 @@ fn the_vsock_path_can_be_another() {
 
 #[test]
 fn a_failed_load_ends_the_process() {
-    let damage: [(&str, fn(&Vmm), Value); 8] = [
-        ("memory", |vmm| fs::remove_file(vmm.path("memory")).unwrap(), json!({})),
+    /// What the message names, what is done before the load, and what the load asks for besides.
+    type Case = (&'static str, fn(&Vmm), Value);
+    let damage: [Case; 8] = [
+        (
+            "memory",
+            |vmm| fs::remove_file(vmm.path("memory")).unwrap(),
+            json!({}),
+        ),
         ("digest", |vmm| overwrite(vmm, "memory", b"X"), json!({})),
         ("length", |vmm| append(vmm, "memory"), json!({})),
-        ("state", |vmm| fs::remove_file(vmm.path("state")).unwrap(), json!({})),
+        (
+            "state",
+            |vmm| fs::remove_file(vmm.path("state")).unwrap(),
+            json!({}),
+        ),
         ("digest", |vmm| append(vmm, "state"), json!({})),
-        ("Error binding", |vmm| fs::write(vmm.path("v.sock"), "").unwrap(), json!({})),
-        ("backing file", |vmm| fs::remove_file(vmm.path("rootfs")).unwrap(), json!({})),
+        (
+            "Error binding",
+            |vmm| fs::write(vmm.path("v.sock"), "").unwrap(),
+            json!({}),
+        ),
+        (
+            "backing file",
+            |vmm| fs::remove_file(vmm.path("rootfs")).unwrap(),
+            json!({}),
+        ),
         (
             "Unknown Network Device",
             |_| {},
@@ -109,12 +130,18 @@ fn a_failed_load_ends_the_process() {
 }
 
 fn overwrite(vmm: &Vmm, name: &str, text: &[u8]) {
-    let mut file = fs::File::options().write(true).open(vmm.path(name)).unwrap();
+    let mut file = fs::File::options()
+        .write(true)
+        .open(vmm.path(name))
+        .unwrap();
     file.write_all(text).unwrap();
 }
 
 fn append(vmm: &Vmm, name: &str) {
-    let mut file = fs::File::options().append(true).open(vmm.path(name)).unwrap();
+    let mut file = fs::File::options()
+        .append(true)
+        .open(vmm.path(name))
+        .unwrap();
     file.write_all(b" ").unwrap();
 }
 
@@ -122,7 +149,10 @@ fn append(vmm: &Vmm, name: &str) {
 fn only_a_fresh_machine_can_be_loaded() {
     let vmm = Vmm::start_in(saved(), &settings(&["sleep", "60000"]));
     vmm.put("/logger", json!({ "level": "Info" }));
-    vmm.put("/machine-config", json!({ "vcpu_count": 1, "mem_size_mib": 64 }));
+    vmm.put(
+        "/machine-config",
+        json!({ "vcpu_count": 1, "mem_size_mib": 64 }),
+    );
     let message = vmm.refused("PUT", "/snapshot/load", load(json!({})));
     assert!(message.contains("boot-specific resources"), "{message}");
     // That refusal does not end the process.
@@ -132,9 +162,15 @@ fn only_a_fresh_machine_can_be_loaded() {
 #[test]
 fn fields_of_later_versions_are_unknown_to_earlier_ones() {
     for (version, changes) in [
-        ("1.15.0", json!({ "vsock_override": { "uds_path": "w.sock" } })),
+        (
+            "1.15.0",
+            json!({ "vsock_override": { "uds_path": "w.sock" } }),
+        ),
         ("1.15.0", json!({ "clock_realtime": true })),
-        ("1.11.0", json!({ "network_overrides": [{ "iface_id": "a", "host_dev_name": "b" }] })),
+        (
+            "1.11.0",
+            json!({ "network_overrides": [{ "iface_id": "a", "host_dev_name": "b" }] }),
+        ),
         ("1.16.1", json!({ "later": true })),
     ] {
         let mut settings = settings(&[]);
@@ -148,7 +184,10 @@ fn fields_of_later_versions_are_unknown_to_earlier_ones() {
     settings["version"] = json!("1.15.0");
     let mut vmm = Vmm::start_in(saved(), &settings);
     let message = vmm.refused("PUT", "/snapshot/load", load(json!({})));
-    assert!(message.contains("1.16.1 cannot be loaded by version 1.15.0"), "{message}");
+    assert!(
+        message.contains("1.16.1 cannot be loaded by version 1.15.0"),
+        "{message}"
+    );
     eventually("the end", || vmm.child.try_wait().unwrap().is_some());
 }
 
@@ -163,7 +202,10 @@ fn exactly_one_memory_is_named() {
         vmm.refused("PUT", "/snapshot/load", load(changes));
     }
     let vmm = Vmm::start_in(saved(), &settings(&["sleep", "60000"]));
-    vmm.put("/snapshot/load", load(json!({ "mem_backend": null, "mem_file_path": "memory" })));
+    vmm.put(
+        "/snapshot/load",
+        load(json!({ "mem_backend": null, "mem_file_path": "memory" })),
+    );
 }
 
 #[test]
@@ -174,5 +216,8 @@ fn a_diff_needs_dirty_page_tracking() {
     vmm.patch_vm("Paused");
     let mut body = create();
     body["snapshot_type"] = json!("Diff");
-    assert!(vmm.refused("PUT", "/snapshot/create", body).contains("dirty page"));
+    assert!(
+        vmm.refused("PUT", "/snapshot/create", body)
+            .contains("dirty page")
+    );
 }

@@ -41,6 +41,8 @@ pub(crate) fn settings(arguments: &[&str]) -> Value {
 #[derive(Debug)]
 pub(crate) struct Vmm {
     pub(crate) folder: TempDir,
+    /// Where the names of files begin: the folder, or the jail in it.
+    pub(crate) root: PathBuf,
     pub(crate) child: Child,
 }
 
@@ -50,9 +52,15 @@ impl Vmm {
     }
 
     pub(crate) fn start_in(folder: TempDir, settings: &Value) -> Self {
-        let vmm = Self::spawn(folder, settings, &["--api-sock", "api.sock", "--id", "vm-1"]);
+        let vmm = Self::spawn(
+            folder,
+            settings,
+            &["--api-sock", "api.sock", "--id", "vm-1"],
+        );
         // The file is there a moment before anyone listens on it.
-        eventually("the API socket", || UnixStream::connect(vmm.path("api.sock")).is_ok());
+        eventually("the API socket", || {
+            UnixStream::connect(vmm.path("api.sock")).is_ok()
+        });
         vmm
     }
 
@@ -70,11 +78,16 @@ impl Vmm {
             .stderr(output("stderr"))
             .spawn()
             .unwrap();
-        Self { folder, child }
+        let root = folder.path().to_owned();
+        Self {
+            folder,
+            root,
+            child,
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.root.join(name)
     }
 
     pub(crate) fn text(&self, name: &str) -> String {
@@ -118,7 +131,10 @@ impl Vmm {
     }
 
     pub(crate) fn configure(&self) {
-        self.put("/machine-config", json!({ "vcpu_count": 1, "mem_size_mib": 64 }));
+        self.put(
+            "/machine-config",
+            json!({ "vcpu_count": 1, "mem_size_mib": 64 }),
+        );
         self.put(
             "/boot-source",
             json!({ "kernel_image_path": "kernel", "boot_args": "console=ttyS0" }),
@@ -239,6 +255,12 @@ pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
 
 /// Whether a process is there and not a zombie.
 pub(crate) fn alive(pid: u64) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with('Z'))
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .trim_start()
+            .starts_with('Z')
+    })
 }

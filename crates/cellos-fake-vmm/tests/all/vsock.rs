@@ -44,7 +44,11 @@ fn the_guest_reaches_what_listens_on_the_host() {
     let report: Value = serde_json::from_str(&line(&stream)).unwrap();
     assert_eq!(report["boot"], "cold");
     let command_line = report["command_line"].as_str().unwrap();
-    assert!(command_line.starts_with("console=ttyS0 pci=off root=/dev/vda ro virtio_mmio.device=4K@0xd0000000:5"));
+    assert!(
+        command_line.starts_with(
+            "console=ttyS0 pci=off root=/dev/vda ro virtio_mmio.device=4K@0xd0000000:5"
+        )
+    );
     let drives: Value = serde_json::from_str(report["drives"].as_str().unwrap()).unwrap();
     assert_eq!(drives[0]["path_on_host"], "rootfs");
     // Nothing of the VMM's own environment reaches the guest.
@@ -65,7 +69,10 @@ fn a_port_without_a_listener_refuses_the_guest() {
     drop(vmm.host_port(9_003));
     vmm.action("InstanceStart");
     assert_eq!(vmm.ended().code(), Some(0));
-    assert_eq!(vmm.text("stdout"), "connected\nrefused 9002\nrefused 9003\n");
+    assert_eq!(
+        vmm.text("stdout"),
+        "connected\nrefused 9002\nrefused 9003\n"
+    );
 }
 
 #[test]
@@ -73,11 +80,15 @@ fn the_host_reaches_what_listens_in_the_guest() {
     let mut vmm = Vmm::start(&settings(&["echo", "52"]));
     vmm.configure();
     vmm.action("InstanceStart");
-    eventually("the guest's listener", || vmm.text("stdout") == "listening\n");
+    eventually("the guest's listener", || {
+        vmm.text("stdout") == "listening\n"
+    });
     let mut ports = Vec::new();
     for text in ["one", "two", "end"] {
         let mut stream = connect(&vmm.path("v.sock"));
-        stream.write_all(format!("CONNECT 52\n{text}").as_bytes()).unwrap();
+        stream
+            .write_all(format!("CONNECT 52\n{text}").as_bytes())
+            .unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -94,8 +105,16 @@ fn the_host_is_turned_away_where_nobody_listens() {
     let vmm = Vmm::start(&settings(&["echo", "52"]));
     vmm.configure();
     vmm.action("InstanceStart");
-    eventually("the guest's listener", || vmm.text("stdout") == "listening\n");
-    for request in ["CONNECT 53\n", "CONNECT\n", "HELLO 52\n", "CONNECT 52 1\n", "CONNECT -1\n"] {
+    eventually("the guest's listener", || {
+        vmm.text("stdout") == "listening\n"
+    });
+    for request in [
+        "CONNECT 53\n",
+        "CONNECT\n",
+        "HELLO 52\n",
+        "CONNECT 52 1\n",
+        "CONNECT -1\n",
+    ] {
         let mut stream = connect(&vmm.path("v.sock"));
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = Vec::new();

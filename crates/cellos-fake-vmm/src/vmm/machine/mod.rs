@@ -1,21 +1,25 @@
 //! The machine: what may be called when, and what each call does.
 
+mod restore;
+
 use std::{fs::File, io::Write, path::Path, sync::mpsc::Sender, thread, time::Duration};
 
+use restore::Fault;
 use rustix::process::Signal;
 use serde_json::json;
 
 use super::{
     Event, Exit,
-    bodies::{ActionType, Serial, SnapshotCreate, SnapshotLoad, SnapshotType, VmState},
+    bodies::{ActionType, Serial, VmState},
     call::Call,
     configuration::{self as check, Configuration},
+    end,
     http::Response,
     process::{Boot, Process},
-    snapshot, version_text,
+    version_text,
     vsock::Vsock,
 };
-use crate::settings::{End, GuestFault, Settings, VsockFault};
+use crate::settings::{GuestFault, Settings, VsockFault};
 
 /// What the interface says of a machine that the fake runs.
 const APP_NAME: &str = "Firecracker (cellos fake)";
@@ -98,7 +102,11 @@ impl Machine {
         calls.extend(file.serial.map(Call::Serial));
         calls.extend(file.boot_source.map(Call::BootSource));
         calls.extend(file.drives.into_iter().map(Call::Drive));
-        calls.extend(file.network_interfaces.into_iter().map(Call::NetworkInterface));
+        calls.extend(
+            file.network_interfaces
+                .into_iter()
+                .map(Call::NetworkInterface),
+        );
         calls.extend(file.vsock.map(Call::Vsock));
         calls.extend(file.entropy.map(Call::Entropy));
         calls.push(Call::Action(ActionType::InstanceStart));
@@ -111,8 +119,12 @@ impl Machine {
     /// Starts logging to a file.
     pub(crate) fn log_to(&mut self, path: &Path) -> Result<(), String> {
         let mut log = check::open_output(path)?;
-        let line = format!("Running {} (cellos fake)\n", version_text(self.settings.version));
-        log.write_all(line.as_bytes()).map_err(|error| error.to_string())?;
+        let line = format!(
+            "Running {} (cellos fake)\n",
+            version_text(self.settings.version)
+        );
+        log.write_all(line.as_bytes())
+            .map_err(|error| error.to_string())?;
         self.log = Some(log);
         Ok(())
     }
@@ -226,83 +238,6 @@ impl Machine {
         self.start("cold")
     }
 
-    fn load(&mut self, order: SnapshotLoad) -> Result<Response, Fault> {
-        self.only_before_start().map_err(Fault::plain)?;
-        if self.configured {
-            return Err(Fault::plain(
-                "Loading a microVM snapshot not allowed after configuring boot-specific resources."
-                    .into(),
-            ));
-        }
-        self.restore(order).map_err(|message| Fault {
-            message: format!("Load snapshot error: Failed to restore from snapshot: {message}"),
-            fatal: true,
-        })?;
-        Ok(Response::done())
-    }
-
-    fn restore(&mut self, order: SnapshotLoad) -> Result<(), String> {
-        let mut restored =
-            snapshot::load(&order, self.settings.version).map_err(|error| error.to_string())?;
-        for change in order.network_overrides {
-            restored
-                .network_interfaces
-                .iter_mut()
-                .find(|interface| interface.iface_id == change.iface_id)
-                .ok_or_else(|| format!("Unknown Network Device: {}", change.iface_id))?
-                .host_dev_name = change.host_dev_name;
-        }
-        match (&mut restored.vsock, order.vsock_override) {
-            (Some(vsock), Some(change)) => vsock.uds_path = change.uds_path,
-            (None, Some(_)) => return Err("Unknown Vsock Device".into()),
-            (_, None) => {}
-        }
-        for drive in &restored.drives {
-            self.drives.push(check::open_drive(drive)?);
-        }
-        for interface in &restored.network_interfaces {
-            check::check_tap(&interface.host_dev_name, self.settings.taps)?;
-        }
-        if let Some(vsock) = &restored.vsock {
-            self.bind_vsock(&vsock.uds_path)?;
-        }
-        // These are not in a snapshot: they stay as this process has them.
-        restored.logger = self.configuration.logger.take();
-        restored.metrics = self.configuration.metrics.take();
-        restored.serial = self.configuration.serial.take();
-        restored.machine.track_dirty_pages = order.track_dirty_pages;
-        self.configuration = restored;
-        self.phase = Phase::Paused;
-        self.parked = true;
-        if order.resume_vm {
-            self.set_state(VmState::Resumed)?;
-        }
-        Ok(())
-    }
-
-    fn create_snapshot(&mut self, order: &SnapshotCreate) -> Result<(), String> {
-        if self.phase != Phase::Paused {
-            return Err(
-                "Create snapshot error: Cannot save the microVM state: it is not paused.".into(),
-            );
-        }
-        if order.snapshot_type == SnapshotType::Diff && !self.configuration.machine.track_dirty_pages
-        {
-            return Err("Diff snapshots are not allowed without dirty page tracking.".into());
-        }
-        if let Some(vsock) = &self.vsock {
-            vsock.reset();
-        }
-        let saved = Configuration {
-            logger: None,
-            metrics: None,
-            serial: None,
-            ..self.configuration.clone()
-        };
-        snapshot::create(order, &saved, self.settings.version)
-            .map_err(|error| format!("Create snapshot error: {error}"))
-    }
-
     fn set_state(&mut self, state: VmState) -> Result<(), String> {
         match (state, self.phase) {
             (VmState::Paused, Phase::Running) => {
@@ -367,7 +302,7 @@ impl Machine {
                 .spawn(move || {
                     thread::sleep(Duration::from_millis(late.after_ms));
                     eprintln!("fake-firecracker: internal error, asked for by the settings");
-                    end(late.how);
+                    end::end(late.how);
                 })
                 .map_err(|error| error.to_string())?;
         }
@@ -418,9 +353,7 @@ impl Machine {
     fn only_before_start(&self) -> Result<(), String> {
         match self.phase {
             Phase::NotStarted => Ok(()),
-            _ => {
-                Err("The requested operation is not supported after starting the microVM.".into())
-            }
+            _ => Err("The requested operation is not supported after starting the microVM.".into()),
         }
     }
 
@@ -430,37 +363,6 @@ impl Machine {
                 Err("The requested operation is not supported before starting the microVM.".into())
             }
             _ => Ok(()),
-        }
-    }
-}
-
-/// Why a call fails, and whether the process goes with it.
-#[derive(Debug)]
-struct Fault {
-    message: String,
-    fatal: bool,
-}
-
-impl Fault {
-    fn plain(message: String) -> Self {
-        Self {
-            message,
-            fatal: false,
-        }
-    }
-}
-
-/// Ends this process.
-pub(crate) fn end(how: End) -> ! {
-    match how {
-        End::Exit(code) => std::process::exit(code.into()),
-        End::Signal(number) => {
-            if let Some(signal) = Signal::from_named_raw(number.into()) {
-                let own = rustix::process::getpid();
-                // The first process of a PID namespace gets no signal that it does not handle.
-                let _ = rustix::process::kill_process(own, signal);
-            }
-            std::process::exit(i32::from(number) + 128)
         }
     }
 }
