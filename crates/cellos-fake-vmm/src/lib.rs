@@ -7,5 +7,6 @@
 
 pub mod guest;
 pub mod jailer;
+pub mod programs;
 pub mod settings;
 pub mod vmm;

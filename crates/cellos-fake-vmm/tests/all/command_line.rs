@@ -2,6 +2,7 @@
 
 use std::{fs, process::Command};
 
+use cellos_fake_vmm::programs::Program;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -23,6 +24,16 @@ fn the_version_parses_and_is_marked_as_a_fake() {
             Some(format!("Firecracker v{version}").as_str())
         );
         assert!(lines.next().unwrap().contains("fake"));
+    }
+}
+
+#[test]
+fn the_programs_are_found_beside_the_tests() {
+    for program in [Program::Firecracker, Program::Jailer] {
+        let found = program.find().unwrap();
+        let output = Command::new(found).arg("--version").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("1.16.1") && text.contains("fake"), "{text}");
     }
 }
 
