@@ -1,4 +1,4 @@
-//! The cargo subcommands that the gate needs. They are installed where cargo keeps its programs,
+//! The programs from crates.io that the gate needs. They are installed where cargo keeps its programs,
 //! so that they outlive `cargo clean` and serve every checkout.
 
 use std::path::PathBuf;
@@ -8,10 +8,11 @@ use crate::error::TaskError;
 use crate::process;
 use crate::workspace::{self, Workspace};
 
-/// A cargo subcommand, the oldest version that will do, and the one that is installed if needed.
+/// A program, the oldest version that will do, and the one that is installed if needed.
 struct Tool {
     program: &'static str,
-    subcommand: &'static str,
+    /// Makes it say its version.
+    version: &'static [&'static str],
     oldest: Version,
     install: &'static str,
 }
@@ -22,16 +23,23 @@ const TOOLS: &[Tool] = &[
     // `leak-timeout.result` and the archive of a run need this version.
     Tool {
         program: "cargo-nextest",
-        subcommand: "nextest",
+        version: &["nextest", "--version"],
         oldest: (0, 9, 100),
         install: "0.9.143",
     },
     // The licence and ban tables of deny.toml are in this version's form.
     Tool {
         program: "cargo-deny",
-        subcommand: "deny",
+        version: &["deny", "--version"],
         oldest: (0, 18, 0),
         install: "0.20.2",
+    },
+    // The vsock device of QEMU's machines on a host whose kernel has none; about a minute to build.
+    Tool {
+        program: "vhost-device-vsock",
+        version: &["--version"],
+        oldest: (0, 3, 0),
+        install: "0.3.0",
     },
 ];
 
@@ -59,7 +67,7 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<String, TaskError> {
     Ok(notes.join(", "))
 }
 
-/// Where cargo finds a subcommand: on the search path, or among what it installed itself.
+/// Where one of them is found: on the search path, or among what it installed itself.
 pub(crate) fn locate(program: &str) -> Option<PathBuf> {
     process::find(program).or_else(|| {
         let own = workspace::cargo_home()?.join("bin").join(program);
@@ -69,7 +77,7 @@ pub(crate) fn locate(program: &str) -> Option<PathBuf> {
 
 fn installed(tool: &Tool) -> Option<Version> {
     let output = Command::new(locate(tool.program)?)
-        .args([tool.subcommand, "--version"])
+        .args(tool.version)
         .output()
         .ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -99,6 +107,7 @@ mod tests {
                 "cargo-nextest 0.9.143 (60fa45f63 2026-08-04)\n",
                 Some((0, 9, 143)),
             ),
+            ("vhost-device-vsock 0.3.0\n", Some((0, 3, 0))),
             ("tool 1.2.3-rc.1", Some((1, 2, 3))),
             ("tool", None),
             ("", None),
