@@ -5,6 +5,7 @@ mod bench;
 mod counts;
 mod error;
 mod limits;
+mod machines;
 mod packages;
 mod process;
 mod report;

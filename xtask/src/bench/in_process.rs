@@ -1,21 +1,27 @@
 //! Many cells by one supervisor: cells per second at 1, 2 and 32 at once, p50 and p99, memory of
-//! an idle cell, 100 at once.
+//! an idle cell, 100 at once; and cells in virtual machines, step by step.
 //!
 //! The measuring itself is a program beside the code that it measures: the example
-//! `crates/cellos/examples/many_cells.rs`. It prints one JSON object a line,
+//! `crates/cellos/examples/many_cells.rs`, and `machines.rs` there. Each prints one JSON object a line,
 //! `{"measure": "p50, 1 at once", "value": 1.9, "unit": "ms"}`, and ends with success only if every
 //! cell ended as it should. Here its lines become a table; figures in `ms` are also set against
 //! bubblewrap's p50 for `true` from the same run.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::table;
 use crate::error::TaskError;
+use crate::machines::Machines;
 use crate::process;
 use crate::workspace::Workspace;
 
-const EXAMPLE: &str = "many_cells";
+const MANY_CELLS: &str = "many_cells";
+const MACHINES: &str = "machines";
+
+/// How the figure begins that the others are set against.
+const PLAIN_QEMU: &str = "QEMU alone";
 
 /// A line of the program.
 #[derive(Debug, PartialEq)]
@@ -30,11 +36,48 @@ pub(crate) fn measure(
     reference: Option<Duration>,
 ) -> Result<String, TaskError> {
     let heading = "\n### In one process: many cells by one supervisor\n\n";
-    let source = format!("crates/cellos/examples/{EXAMPLE}.rs");
-    if !workspace.root.join(&source).exists() {
-        return Ok(format!("{heading}not measured: there is no {source}\n"));
+    let figures = run(workspace, MANY_CELLS, &[])?;
+    Ok(format!("{heading}{}", tabulate(&figures, reference)))
+}
+
+/// Cells in virtual machines, from the bundle that the gate makes.
+pub(crate) fn measure_machines(workspace: &Workspace) -> Result<String, TaskError> {
+    let heading = "\n### In virtual machines, p50 of each step\n\n";
+    let machines = Machines::of(workspace);
+    machines.prepare(workspace)?;
+    let Some(bundle) = machines.bundle() else {
+        return Ok(format!(
+            "{heading}not measured: there is no bundle to boot\n"
+        ));
+    };
+    let figures = run(workspace, MACHINES, &[bundle.as_os_str()])?;
+    let reference = figures
+        .iter()
+        .find(|figure| figure.measure.starts_with(PLAIN_QEMU))
+        .map(|figure| figure.value);
+    let mut text = format!("{heading}| step | value | unit | × QEMU alone |\n");
+    text.push_str("| --- | ---: | --- | ---: |\n");
+    for figure in &figures {
+        let ratio = match (figure.unit.as_str(), reference) {
+            ("ms", Some(reference)) => format!("{:.3}", figure.value / reference),
+            _ => String::new(),
+        };
+        let _ = writeln!(
+            text,
+            "| {} | {:.2} | {} | {ratio} |",
+            figure.measure, figure.value, figure.unit
+        );
     }
-    let output = process::output(&mut workspace.cargo(&[
+    Ok(text)
+}
+
+/// Runs one example, and reads its figures.
+fn run(
+    workspace: &Workspace,
+    example: &'static str,
+    arguments: &[&OsStr],
+) -> Result<Vec<Figure>, TaskError> {
+    let mut command = workspace.cargo(&[
         "run",
         "--release",
         "--locked",
@@ -42,20 +85,20 @@ pub(crate) fn measure(
         "--package",
         "cellos",
         "--example",
-        EXAMPLE,
-    ]))?;
-    let figures = output
+        example,
+        "--",
+    ]);
+    process::output(command.args(arguments))?
         .lines()
         .filter(|line| !line.trim().is_empty())
-        .map(parse)
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(format!("{heading}{}", tabulate(&figures, reference)))
+        .map(|line| parse(example, line))
+        .collect()
 }
 
-fn parse(line: &str) -> Result<Figure, TaskError> {
+fn parse(example: &str, line: &str) -> Result<Figure, TaskError> {
     let unreadable = || {
         TaskError::unreadable(
-            format!("the example {EXAMPLE}"),
+            format!("the example {example}"),
             format!("not a figure: {line}"),
         )
     };
@@ -98,8 +141,16 @@ mod tests {
     #[test]
     fn times_are_set_against_the_reference_and_other_units_are_not() {
         let figures = [
-            parse(r#"{"measure":"p50, 1 at once","value":2,"unit":"ms"}"#).unwrap(),
-            parse(r#"{"measure":"cells, 32 at once","value":900.5,"unit":"1/s"}"#).unwrap(),
+            parse(
+                MANY_CELLS,
+                r#"{"measure":"p50, 1 at once","value":2,"unit":"ms"}"#,
+            )
+            .unwrap(),
+            parse(
+                MANY_CELLS,
+                r#"{"measure":"cells, 32 at once","value":900.5,"unit":"1/s"}"#,
+            )
+            .unwrap(),
         ];
         let text = tabulate(&figures, Some(Duration::from_millis(4)));
         assert!(
@@ -114,8 +165,8 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_figure_is_shown() {
-        let error = parse("ready").unwrap_err();
+        let error = parse(MANY_CELLS, "ready").unwrap_err();
         assert!(error.to_string().contains("not a figure: ready"), "{error}");
-        assert!(parse(r#"{"measure":"x","unit":"ms"}"#).is_err());
+        assert!(parse(MANY_CELLS, r#"{"measure":"x","unit":"ms"}"#).is_err());
     }
 }

@@ -1,16 +1,14 @@
 //! `cargo xtask test`: everything that must hold before a change is accepted.
 
 mod advisories;
-mod machines;
 mod rootless;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use machines::Machines;
-
 use crate::counts::{self, TestCounts};
 use crate::error::TaskError;
+use crate::machines::{self, Machines};
 use crate::report::{Outcome, Report};
 use crate::workspace::Workspace;
 use crate::{limits, packages, process, skips, spec, tools};

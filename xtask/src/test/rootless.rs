@@ -9,9 +9,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::machines::{self, Machines};
 use super::{OtherTests, PROFILE, judge_nextest};
 use crate::error::TaskError;
+use crate::machines::{self, Machines};
 use crate::process;
 use crate::report::Outcome;
 use crate::tools;

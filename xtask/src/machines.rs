@@ -9,26 +9,26 @@ use crate::report::Outcome;
 use crate::workspace::{self, Workspace};
 
 /// Tells tests where the bundle is. Beside it stand the keys that it is signed with.
-pub(super) const VARIABLE: &str = "CELLOS_TEST_VM_BUNDLE";
+pub(crate) const VARIABLE: &str = "CELLOS_TEST_VM_BUNDLE";
 
 /// Below the state folder, as `cellos vm prepare` has it.
 const BUNDLE: &str = "vm";
 
 /// A state folder that holds a bundle and its keys, and nothing of runs.
-pub(super) struct Machines {
+pub(crate) struct Machines {
     state: PathBuf,
 }
 
 impl Machines {
     /// Where [`Machines::prepare`] makes it in this checkout.
-    pub(super) fn of(workspace: &Workspace) -> Self {
+    pub(crate) fn of(workspace: &Workspace) -> Self {
         Self {
             state: workspace.root.join("target/machines"),
         }
     }
 
     /// Makes the bundle with the guest of this checkout.
-    pub(super) fn prepare(&self, workspace: &Workspace) -> Result<Outcome, TaskError> {
+    pub(crate) fn prepare(&self, workspace: &Workspace) -> Result<Outcome, TaskError> {
         if process::find("apt-get").is_none() || process::find("dpkg-deb").is_none() {
             return Ok(Outcome::Skipped(
                 "the guest's kernel comes from a Debian package, and this is no Debian".to_owned(),
@@ -50,13 +50,13 @@ impl Machines {
     }
 
     /// The bundle, where it was made.
-    pub(super) fn bundle(&self) -> Option<PathBuf> {
+    pub(crate) fn bundle(&self) -> Option<PathBuf> {
         Some(self.state.join(BUNDLE)).filter(|folder| folder.is_dir())
     }
 
     /// A copy of bundle and public keys for somebody who cannot read this checkout; the key that
     /// signs stays here.
-    pub(super) fn copy_to(&self, folder: &Path) -> Result<Option<PathBuf>, TaskError> {
+    pub(crate) fn copy_to(&self, folder: &Path) -> Result<Option<PathBuf>, TaskError> {
         let Some(bundle) = self.bundle() else {
             return Ok(None);
         };

@@ -1,0 +1,56 @@
+//! How commands in machines end, and what is said of it.
+
+use cellos_testkit::require;
+
+use super::{Machines, available, stdout};
+
+#[test]
+fn a_command_that_takes_too_much_memory_is_killed_and_told_so() {
+    require!("machines", available());
+    let machines = Machines::new();
+    // The file system of the cell is memory of the cell.
+    let output = machines
+        .shell(
+            &["--memory", "64M"],
+            "head -c 200000000 /dev/zero > /tmp/fill; echo survived",
+        )
+        .output()
+        .unwrap();
+    let destroyed = machines.log().data("destroyed").clone();
+    assert_eq!(destroyed["limitsHit"][0]["kind"], "memory", "{destroyed} {output:?}");
+    assert_eq!(destroyed["limitsHit"][0]["limitBytes"], 64 << 20, "{destroyed}");
+    machines.assert_nothing_left();
+}
+
+#[test]
+fn a_deadline_ends_the_command_and_the_machine() {
+    require!("machines", available());
+    let machines = Machines::new();
+    let output = machines
+        .run(&[
+            "--ttl", "120s", "--timeout", "1s", "--", "sh", "-c", "trap '' TERM; while :; do sleep 1; done",
+        ])
+        .output()
+        .unwrap();
+    stdout(&output, 124);
+    let destroyed = machines.log().data("destroyed").clone();
+    assert_eq!(destroyed["reason"], "timeout_exceeded", "{destroyed}");
+    assert_eq!(destroyed["terminalState"], "forced", "{destroyed}");
+    machines.assert_nothing_left();
+}
+
+#[test]
+fn signals_and_commands_that_are_not_there_have_a_shells_codes() {
+    require!("machines", available());
+    let machines = Machines::new();
+    let killed = machines.shell(&[], "kill -SEGV $$").output().unwrap();
+    stdout(&killed, 128 + 11);
+    let machines = Machines::new();
+    let absent = machines
+        .run(&["--ttl", "120s", "--", "no-such-program"])
+        .output()
+        .unwrap();
+    stdout(&absent, 127);
+    assert_eq!(machines.log().data("destroyed")["reason"], "command_refused");
+    machines.assert_nothing_left();
+}

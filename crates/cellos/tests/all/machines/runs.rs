@@ -1,0 +1,136 @@
+//! What a user does with machines.
+
+use std::process::Stdio;
+
+use cellos_testkit::require;
+
+use super::{Machines, available, stdout};
+use crate::program::{source_file, with_input};
+
+#[test]
+fn hello_runs_in_a_machine_and_its_evidence_names_kernel_and_root() {
+    require!("machines", available());
+    let machines = Machines::new();
+    let hello = source_file("../../examples/hello.yaml");
+    // Emulated, beside other tests: the document's ten seconds may be over before the boot is.
+    let patient = std::fs::read_to_string(hello)
+        .unwrap()
+        .replace("ttlSeconds: 10", "ttlSeconds: 120");
+    let document = machines.place.file("hello.yaml", patient);
+    let output = machines
+        .run(&["--show-evidence", document.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let text = stdout(&output, 0);
+    assert!(text.contains("Hello from a cell."), "{text}");
+    assert!(text.contains("on cell."), "{text}");
+    assert!(text.contains("Home folders:    0"), "{text}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("machine "), "{stderr}");
+    assert!(stderr.contains("authenticated by the session"), "{stderr}");
+
+    let log = machines.log();
+    let started = log.data("started");
+    for digest in ["kernelDigestSha256", "rootfsDigestSha256"] {
+        let text = started[digest].as_str().unwrap();
+        assert_eq!(text.len(), 64, "{digest}: {started}");
+    }
+    let security = log.data("container_security");
+    assert_eq!(security["machine"]["monitor"], "qemu", "{security}");
+    assert_eq!(security["machine"]["exitAuthentication"], "session");
+    assert_eq!(security["seccompMode"], 2);
+    assert_eq!(security["noNewPrivs"], true);
+    assert_eq!(security["capEff"], "0000000000000000");
+    let destroyed = log.data("destroyed");
+    assert_eq!(destroyed["outcome"], "succeeded", "{destroyed}");
+    assert_eq!(destroyed["exitCode"], 0);
+    assert_eq!(destroyed["terminalState"], "clean");
+    assert_eq!(destroyed["residue"]["found"], serde_json::json!([]));
+    machines.assert_nothing_left();
+}
+
+#[test]
+fn the_same_document_runs_on_both_backends_unchanged() {
+    require!("machines", available());
+    require!("userns");
+    let machines = Machines::new();
+    let document = machines.place.file(
+        "same.yaml",
+        "apiVersion: cellos.io/v1\nkind: ExecutionCell\nspec:\n  id: same\n  run:\n    \
+         argv: [sh, -c, 'echo $GREETING from $(pwd) as $(id -u):$(id -g); exit 7']\n    \
+         env: {GREETING: hello}\n    workingDirectory: /job\n    user: {uid: 1234, gid: 4321}\n  \
+         authority: {}\n  lifetime: {ttlSeconds: 120}\n",
+    );
+    let document = document.to_str().unwrap();
+    let in_machine = machines.run(&[document]).output().unwrap();
+    let on_host = machines.place.cellos(&["run", document]).output().unwrap();
+    assert_eq!(stdout(&in_machine, 7), "hello from /job as 1234:4321\n");
+    assert_eq!(in_machine.stdout, on_host.stdout);
+    assert_eq!(in_machine.status, on_host.status);
+}
+
+#[test]
+fn streams_pass_unharmed_and_a_slow_reader_holds_nothing_up() {
+    require!("machines", available());
+    let machines = Machines::new();
+    let mut input = Vec::new();
+    for number in 0..200_000_u32 {
+        input.extend_from_slice(&number.to_le_bytes());
+    }
+    let mut command = machines.shell(&["--quiet"], "echo aside >&2; cat; echo end >&2");
+    command.stdout(Stdio::piped());
+    let output = with_input(&mut command, &input);
+    assert_eq!(output.status.code(), Some(0), "{:?}", output.stderr);
+    assert!(output.stdout == input, "{} bytes", output.stdout.len());
+    assert_eq!(output.stderr, b"aside\nend\n");
+    machines.assert_nothing_left();
+}
+
+#[test]
+fn declared_artifacts_leave_the_machine() {
+    require!("machines", available());
+    let machines = Machines::new();
+    let document = machines.place.file(
+        "export.yaml",
+        "apiVersion: cellos.io/v1\nkind: ExecutionCell\nspec:\n  id: export\n  run:\n    \
+         argv: [sh, -c, 'mkdir out && seq 100000 > out/numbers && echo done > note']\n  \
+         authority: {}\n  lifetime: {ttlSeconds: 120}\n  export:\n    artifacts:\n      \
+         - {name: numbers, path: out/numbers}\n      - {name: note, path: note}\n",
+    );
+    let output = machines
+        .run(&["--export-dir", "out", document.to_str().unwrap()])
+        .output()
+        .unwrap();
+    stdout(&output, 0);
+    let numbers = machines.place.path().join("out/export/numbers");
+    let numbers = std::fs::read_to_string(numbers).unwrap();
+    assert_eq!(numbers.lines().count(), 100_000);
+    assert_eq!(numbers.lines().last(), Some("100000"));
+    machines.assert_nothing_left();
+}
+
+#[test]
+fn several_machines_run_at_once() {
+    require!("machines", available());
+    let places: Vec<_> = (0..3).map(|_| Machines::new()).collect();
+    let children: Vec<_> = places
+        .iter()
+        .enumerate()
+        .map(|(number, machines)| {
+            machines
+                .shell(&[], &format!("exit {}", 10 + number))
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for (number, child) in children.into_iter().enumerate() {
+        let output = child.wait_with_output().unwrap();
+        let code = i32::try_from(10 + number).unwrap();
+        stdout(&output, code);
+    }
+    for machines in &places {
+        machines.assert_nothing_left();
+    }
+}
