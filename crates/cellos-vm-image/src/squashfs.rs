@@ -1,7 +1,9 @@
 //! Writing a tree as a squashfs image (Linux, `Documentation/filesystems/squashfs.rst`).
 //!
-//! Everything is stored uncompressed: the image lies in the host's page cache, and an emulated
-//! processor pays far more for decompressing than for reading. Times are 0.
+//! Everything is stored uncompressed: the image lies in the host's page cache, and the processor
+//! that would decompress it may be an emulated one. With the small base of busybox nothing is won
+//! or lost by it (a boot took 1.93 s of processor time, 1.95 s with gzip, 2.0 s with LZ4). Times
+//! are 0.
 
 use std::{
     fs::File,
