@@ -46,6 +46,11 @@ const PACKAGES: &[Package] = &[
         reason: "what the benchmark compares with",
     },
     Package {
+        name: "qemu-system-x86",
+        probe: "/usr/bin/qemu-system-x86_64",
+        reason: "boots microVMs where the host cannot, by emulation",
+    },
+    Package {
         name: "util-linux",
         probe: "/usr/bin/unshare",
         reason: "gives crun a mount namespace in which it accepts a hybrid cgroup layout",
