@@ -99,9 +99,10 @@ pub(crate) struct Unpacked {
 }
 
 impl Packages {
-    /// Prepares to fetch into a folder, which is made.
+    /// Prepares to fetch a package into a folder, which is made.
     pub(crate) fn new(
         folder: &Path,
+        package: &str,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Self, ImageError> {
         fs::create_dir_all(folder).map_err(ImageError::io("create", folder))?;
@@ -109,15 +110,16 @@ impl Packages {
             folder: folder.to_path_buf(),
             private_lists: None,
         };
-        // A fresh container has no lists. The test is for a package that every Debian has.
-        let probe = "dpkg";
-        if packages.stanza(probe)?.is_none() {
+        // A fresh container has no lists, and an installed package is known without any.
+        let arguments = ["--quiet=2", "--print-uris", "download", package];
+        let known = packages.output("apt-get", package, &arguments, None)?;
+        if !known.status.success() {
             progress(Progress::UpdatingPackageLists);
             let lists = packages.folder.join("lists");
             let partial = lists.join("partial");
             fs::create_dir_all(&partial).map_err(ImageError::io("create", &partial))?;
             packages.private_lists = Some(lists);
-            packages.run("apt-get", probe, &["--quiet=2", "update"], None)?;
+            packages.run("apt-get", package, &["--quiet=2", "update"], None)?;
         }
         Ok(packages)
     }

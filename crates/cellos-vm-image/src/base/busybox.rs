@@ -52,7 +52,7 @@ pub(super) fn load(
     scratch: &Path,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(), ImageError> {
-    let packages = Packages::new(&scratch.join("apt-base"), progress)?;
+    let packages = Packages::new(&scratch.join("apt-base"), PACKAGE, progress)?;
     let unpacked = packages.unpack(PACKAGE, progress)?;
     let program = PROGRAMS
         .map(|program| unpacked.folder.join(program))

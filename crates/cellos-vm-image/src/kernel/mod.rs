@@ -65,7 +65,7 @@ pub(crate) fn load(
             from_files(kernel, modules.as_deref(), None, progress)
         }
         KernelSource::Debian => {
-            let packages = Packages::new(&scratch.join("apt"), progress)?;
+            let packages = Packages::new(&scratch.join("apt"), DEBIAN_KERNEL, progress)?;
             let name = packages.kernel_of(DEBIAN_KERNEL)?;
             let unpacked = packages.unpack(&name, progress)?;
             let release = name.strip_prefix("linux-image-").unwrap_or(&name);
