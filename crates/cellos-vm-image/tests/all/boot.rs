@@ -22,11 +22,13 @@ use crate::support::{keys_of, runs};
 /// The program that the emulated machine starts, made static.
 fn guest_program(folder: &Path) -> std::path::PathBuf {
     let program = folder.join("guest");
+    let source = folder.join("guest.rs");
+    fs::write(&source, include_str!("../guest/init.rs")).unwrap();
     let status = Command::new("rustc")
         .args(["--edition", "2024", "-C", "target-feature=+crt-static"])
         .args(["-C", "opt-level=s", "-C", "strip=symbols", "-o"])
         .arg(&program)
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/guest/init.rs"))
+        .arg(&source)
         .status()
         .unwrap();
     assert!(status.success());
@@ -49,6 +51,7 @@ fn debian_packages_can_be_had() -> Result<(), String> {
 #[test]
 fn a_bundle_from_debian_packages_boots() {
     require!("debian", debian_packages_can_be_had());
+    require!("rustc", runs("rustc", &["--version"]));
     require!("qemu", runs("qemu-system-x86_64", &["--version"]));
     let folder = TempDir::new().unwrap();
     let guest = guest_program(folder.path());
