@@ -13,7 +13,10 @@
 
 mod artifacts;
 mod config;
+mod place;
 mod plan;
+mod process;
+mod random;
 mod vmm;
 
 pub use config::{

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use cellos_core::ports::workload::GuestExecution;
 use tokio::net::UnixStream;
 
-use crate::{artifacts::Artifacts, plan::MachineShape};
+use crate::{artifacts::Artifacts, place::Record, plan::MachineShape};
 
 /// The vsock port on which the host listens for the guest's PID 1.
 pub(crate) const BRIDGE_PORT: u32 = 9010;
@@ -51,6 +51,9 @@ pub(crate) struct BootOrder<'a> {
     pub(crate) artifacts: &'a Artifacts,
     /// A folder of the machine's own, mode 0700, that is removed with it.
     pub(crate) folder: &'a std::path::Path,
+    /// Where everything is noted before it is acquired, and each process as soon as it has a
+    /// number. What a dropped boot leaves is undone from there.
+    pub(crate) record: &'a Record,
     /// The control groups that the monitor has to be in.
     pub(crate) limits: MonitorLimits,
     /// What is appended to the kernel's command line. Nothing secret, ever: the guest can read it.
