@@ -1,7 +1,35 @@
 //! What a machine boots from: opened, measured and compared with the manifest before anything
 //! starts.
 
-use std::{fs::File, path::PathBuf, sync::Arc};
+mod digests;
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use cellos_core::{
+    ports::workload::Notice,
+    signing::{RevokedKids, TrustVerifyKeys},
+    vm_manifest::{
+        self, MAX_MANIFEST_BYTES, MAX_SIGNATURE_BYTES, Manifest, Role, SignatureError, Unsigned,
+    },
+};
+
+pub(crate) use self::digests::Digests;
+use crate::config::{DriverChoice, GuestContract, Jail, ManifestTrust, MicrovmConfig};
+
+/// The manifest's name in its bundle.
+const MANIFEST_FILE: &str = "manifest";
+
+/// The name of the manifest's signature.
+const SIGNATURE_FILE: &str = "manifest.sig";
+
+/// The initial RAM disk's name in its bundle, where no manifest says another.
+const INITRD_FILE: &str = "initrd";
 
 /// One file, open, and its digest.
 #[derive(Debug, Clone)]
@@ -25,4 +53,407 @@ pub(crate) struct Artifacts {
     /// The monitor's program, which is executed by this descriptor or a copy of it.
     pub(crate) monitor: Artifact,
     pub(crate) jailer: Option<Artifact>,
+}
+
+impl Artifacts {
+    /// The digests of all of them, which tell whether two machines booted from the same.
+    pub(crate) fn digests(&self) -> Vec<String> {
+        [
+            Some(&self.kernel),
+            self.initrd.as_ref(),
+            Some(&self.base),
+            Some(&self.monitor),
+            self.jailer.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
+        .map(|artifact| artifact.sha256.clone())
+        .collect()
+    }
+}
+
+/// Why nothing can be booted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ArtifactError {
+    /// A file cannot be opened or read.
+    #[error("{what} {}: {source}", path.display())]
+    File {
+        /// What it is for.
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    /// It is something else than a regular file.
+    #[error("{what} {}: not a regular file", path.display())]
+    NotAFile { what: &'static str, path: PathBuf },
+    /// The manifest is not believed.
+    #[error("{}: {source}; make the bundle with `cellos vm prepare`, or name the key that signed it", path.display())]
+    Manifest {
+        path: PathBuf,
+        source: SignatureError,
+    },
+    /// The manifest lacks something that every machine needs.
+    #[error("{}: no line for {role}, which every machine boots from", path.display())]
+    MissingRole { path: PathBuf, role: Role },
+    /// A file is not what the manifest says.
+    #[error(
+        "digest mismatch: {role} {} has SHA-256 {actual}, the manifest {} says {expected}; nothing \
+         was booted", path.display(), manifest.display()
+    )]
+    Mismatch {
+        role: Role,
+        path: PathBuf,
+        expected: String,
+        actual: String,
+        manifest: PathBuf,
+    },
+}
+
+impl ArtifactError {
+    /// What has to go on record about it.
+    pub(crate) fn notice(&self) -> Option<Notice> {
+        match self {
+            Self::Mismatch {
+                role,
+                expected,
+                actual,
+                manifest,
+                ..
+            } => Some(Notice::ManifestFailed {
+                role: role.to_string(),
+                expected_sha256: expected.clone(),
+                actual_sha256: actual.clone(),
+                manifest_path: manifest.display().to_string(),
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// Opens, measures and compares everything. Reads whole files the first time: not for a thread
+/// that others wait for.
+///
+/// # Errors
+/// [`ArtifactError`]; nothing may be booted then.
+pub(crate) fn open(config: &MicrovmConfig, digests: &Digests) -> Result<Artifacts, ArtifactError> {
+    let listed = Listed::read(config)?;
+    let open = |role: Role, path: PathBuf| listed.open(role, path, digests);
+    let monitor = match &config.driver {
+        DriverChoice::Qemu(qemu) => open(Role::Qemu, qemu.program.clone())?,
+        DriverChoice::Firecracker(firecracker) => {
+            open(Role::Firecracker, firecracker.program.clone())?
+        }
+    };
+    let (jail, guest) = match &config.driver {
+        DriverChoice::Qemu(_) => (None, GuestContract::Bridge),
+        DriverChoice::Firecracker(firecracker) => (Some(&firecracker.jail), firecracker.guest),
+    };
+    let initrd = match (listed.path(Role::Initrd), guest) {
+        (Some(path), _) => Some(path),
+        (None, GuestContract::Published) => None,
+        (None, GuestContract::Bridge) => match &listed.manifest {
+            None => Some(config.bundle.join(INITRD_FILE)),
+            Some((_, path)) => {
+                return Err(ArtifactError::MissingRole {
+                    path: path.clone(),
+                    role: Role::Initrd,
+                });
+            }
+        },
+    };
+    Ok(Artifacts {
+        kernel: open(Role::Kernel, listed.mandatory(Role::Kernel)?)?,
+        initrd: initrd.map(|path| open(Role::Initrd, path)).transpose()?,
+        base: open(Role::Rootfs, listed.mandatory(Role::Rootfs)?)?,
+        monitor,
+        jailer: match jail {
+            Some(Jail::Jailer { program, .. }) => Some(open(Role::Jailer, program.clone())?),
+            Some(Jail::None) | None => None,
+        },
+    })
+}
+
+/// What the manifest lists.
+struct Listed {
+    manifest: Option<(Manifest, PathBuf)>,
+    /// The two files that the operator named without one.
+    named: Option<[PathBuf; 2]>,
+    bundle: PathBuf,
+}
+
+impl Listed {
+    fn read(config: &MicrovmConfig) -> Result<Self, ArtifactError> {
+        let bundle = config.bundle.clone();
+        let none = TrustVerifyKeys::default();
+        let (keys, unsigned) = match &config.trust {
+            ManifestTrust::Keys(keys) => (keys, Unsigned::Refuse),
+            ManifestTrust::Unsigned => (&none, Unsigned::Allow),
+            ManifestTrust::NoManifest { kernel, rootfs } => {
+                return Ok(Self {
+                    manifest: None,
+                    named: Some([kernel.clone(), rootfs.clone()]),
+                    bundle,
+                });
+            }
+        };
+        let path = bundle.join(MANIFEST_FILE);
+        let file = |what, path: &Path, source| ArtifactError::File {
+            what,
+            path: path.to_owned(),
+            source,
+        };
+        let text =
+            bounded(&path, MAX_MANIFEST_BYTES).map_err(|source| file("manifest", &path, source))?;
+        let signature_path = bundle.join(SIGNATURE_FILE);
+        let signature = match bounded(&signature_path, MAX_SIGNATURE_BYTES) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => return Err(file("manifest signature", &signature_path, source)),
+        };
+        let trust = vm_manifest::ManifestTrust {
+            keys,
+            revoked: &RevokedKids::default(),
+            unsigned,
+        };
+        let verified =
+            vm_manifest::verify(&text, signature.as_deref(), &trust).map_err(|source| {
+                ArtifactError::Manifest {
+                    path: path.clone(),
+                    source,
+                }
+            })?;
+        Ok(Self {
+            manifest: Some((verified.manifest, path)),
+            named: None,
+            bundle,
+        })
+    }
+
+    /// Where the file of a role is.
+    fn path(&self, role: Role) -> Option<PathBuf> {
+        match (&self.manifest, &self.named, role) {
+            (Some((manifest, _)), _, role) => manifest
+                .get(role)
+                .map(|entry| self.bundle.join(&entry.path)),
+            (None, Some([kernel, _]), Role::Kernel) => Some(kernel.clone()),
+            (None, Some([_, rootfs]), Role::Rootfs) => Some(rootfs.clone()),
+            _ => None,
+        }
+    }
+
+    fn mandatory(&self, role: Role) -> Result<PathBuf, ArtifactError> {
+        self.path(role).ok_or_else(|| ArtifactError::MissingRole {
+            path: self.bundle.join(MANIFEST_FILE),
+            role,
+        })
+    }
+
+    /// Opens the file once, measures what was opened, and compares it where the manifest lists it.
+    fn open(
+        &self,
+        role: Role,
+        path: PathBuf,
+        digests: &Digests,
+    ) -> Result<Artifact, ArtifactError> {
+        let what = role.as_str();
+        let failed = |source| ArtifactError::File {
+            what,
+            path: path.clone(),
+            source,
+        };
+        // NONBLOCK: opening a FIFO must not wait for a writer.
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default())
+            .open(&path)
+            .map_err(failed)?;
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(ArtifactError::NotAFile { what, path });
+        }
+        let sha256 = digests.of(&file).map_err(failed)?;
+        if let Some((manifest, manifest_path)) = &self.manifest
+            && let Some(entry) = manifest.get(role)
+            && entry.digest.to_hex() != sha256
+        {
+            return Err(ArtifactError::Mismatch {
+                role,
+                path,
+                expected: entry.digest.to_hex(),
+                actual: sha256,
+                manifest: manifest_path.clone(),
+            });
+        }
+        Ok(Artifact {
+            path,
+            file: Arc::new(file),
+            sha256,
+        })
+    }
+}
+
+/// Reads a small file; one byte more than allowed shows that it is too large.
+fn bounded(path: &Path, max: usize) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+    File::open(path)?.take(limit).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use cellos_core::signing::{Signer, SoftwareSigner};
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+    use crate::config::{Accelerators, QemuConfig, RateLimits};
+
+    /// A bundle of small files, unsigned, and a configuration for it.
+    pub(crate) fn bundle(folder: &Path) -> MicrovmConfig {
+        let mut manifest = String::new();
+        for (role, name) in [
+            ("kernel", "vmlinux"),
+            ("rootfs", "base"),
+            ("initrd", "initrd"),
+            ("qemu", "qemu"),
+        ] {
+            fs::write(folder.join(name), name).unwrap();
+            let digest = Sha256::digest(name);
+            let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            manifest.push_str(&format!("sha256:{digest} {role} {name}\n"));
+        }
+        fs::write(folder.join(MANIFEST_FILE), manifest).unwrap();
+        MicrovmConfig {
+            bundle: folder.to_owned(),
+            trust: ManifestTrust::Unsigned,
+            driver: DriverChoice::Qemu(QemuConfig {
+                program: folder.join("qemu"),
+                accelerators: Accelerators::Best,
+            }),
+            run_folder: folder.join("run"),
+            cgroup_parent: None,
+            rates: RateLimits::default(),
+            pool_size: 0,
+        }
+    }
+
+    fn fresh() -> Digests {
+        Digests::default()
+    }
+
+    #[test]
+    fn a_bundle_that_is_what_its_manifest_says_opens() {
+        let folder = tempfile::tempdir().unwrap();
+        let artifacts = open(&bundle(folder.path()), &fresh()).unwrap();
+        assert_eq!(artifacts.digests().len(), 4);
+        assert!(artifacts.base.path.ends_with("base"));
+    }
+
+    #[test]
+    fn every_changed_file_is_refused_by_role_and_both_digests() {
+        for (role, name) in [
+            ("kernel", "vmlinux"),
+            ("rootfs", "base"),
+            ("initrd", "initrd"),
+            ("qemu", "qemu"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let config = bundle(folder.path());
+            fs::write(folder.path().join(name), "changed").unwrap();
+            let refused = open(&config, &fresh()).unwrap_err();
+            let text = refused.to_string();
+            assert!(
+                text.starts_with(&format!("digest mismatch: {role} ")),
+                "{text}"
+            );
+            let Some(Notice::ManifestFailed {
+                role: noticed,
+                expected_sha256,
+                actual_sha256,
+                ..
+            }) = refused.notice()
+            else {
+                panic!("no notice");
+            };
+            assert_eq!(noticed, role);
+            assert!(text.contains(&expected_sha256) && text.contains(&actual_sha256));
+        }
+    }
+
+    #[test]
+    fn a_signature_is_asked_for_where_keys_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = bundle(folder.path());
+        let signer = SoftwareSigner::from_seed("builder", [7; 32]);
+        config.trust = ManifestTrust::Keys(
+            [("builder".to_owned(), signer.verifying_key())]
+                .into_iter()
+                .collect(),
+        );
+        assert!(matches!(
+            open(&config, &fresh()),
+            Err(ArtifactError::Manifest {
+                source: SignatureError::Unsigned,
+                ..
+            })
+        ));
+        let manifest = fs::read(folder.path().join(MANIFEST_FILE)).unwrap();
+        let signature = vm_manifest::sign(&manifest, &signer).unwrap();
+        fs::write(folder.path().join(SIGNATURE_FILE), signature).unwrap();
+        open(&config, &fresh()).unwrap();
+    }
+
+    #[test]
+    fn without_a_manifest_digests_are_only_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = bundle(folder.path());
+        fs::remove_file(folder.path().join(MANIFEST_FILE)).unwrap();
+        config.trust = ManifestTrust::NoManifest {
+            kernel: folder.path().join("vmlinux"),
+            rootfs: folder.path().join("base"),
+        };
+        assert_eq!(open(&config, &fresh()).unwrap().digests().len(), 4);
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = bundle(folder.path());
+        let fifo = folder.path().join("vmlinux");
+        fs::remove_file(&fifo).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        assert!(matches!(
+            open(&config, &fresh()),
+            Err(ArtifactError::NotAFile { what: "kernel", .. })
+        ));
+    }
+
+    #[test]
+    fn a_cache_file_that_others_can_write_is_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("run");
+        fs::create_dir(&run).unwrap();
+        let config = bundle(folder.path());
+        open(&config, &Digests::kept_in(&run).settled()).unwrap();
+        let cache = run.join(digests::CACHE_FILE);
+        let lied = fs::read_to_string(&cache).unwrap();
+        let kernel = Sha256::digest("vmlinux");
+        let kernel: String = kernel.iter().map(|byte| format!("{byte:02x}")).collect();
+        fs::write(&cache, lied.replace(&kernel, &"0".repeat(64))).unwrap();
+        let trusted = open(&config, &Digests::kept_in(&run)).unwrap_err();
+        assert!(
+            matches!(trusted, ArtifactError::Mismatch { .. }),
+            "the cache is not used at all: {trusted}"
+        );
+        fs::set_permissions(&cache, fs::Permissions::from_mode(0o620)).unwrap();
+        open(&config, &Digests::kept_in(&run)).unwrap();
+    }
 }

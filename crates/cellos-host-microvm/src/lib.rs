@@ -12,12 +12,22 @@
 #![allow(dead_code)]
 
 mod artifacts;
+mod backend;
+mod capacity;
 mod config;
+mod descriptor;
+mod error;
+pub mod leftovers;
+mod parked;
 mod place;
 mod plan;
+mod pool;
 mod process;
 mod random;
+mod session;
 mod vmm;
+
+pub use backend::MicrovmBackend;
 
 pub use config::{
     Accelerators, BootFiles, DriverChoice, FirecrackerConfig, Jail, ManifestTrust, MicrovmConfig,

@@ -16,7 +16,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 pub(crate) use self::{
-    record::{Record, Resource},
+    record::{RECORD_FILE, Record, RecordError, Recorded, Resource},
     undo::undo,
 };
 
