@@ -123,11 +123,16 @@ impl Session {
 
     /// The guest's hello.
     pub(crate) async fn hello(&self) -> Result<Hello, SessionError> {
-        let mut hello = self.hello.clone();
-        let known = hello.wait_for(Option::is_some);
+        let (mut hello, mut fate) = (self.hello.clone(), self.fate.clone());
+        let known = async {
+            tokio::select! {
+                biased;
+                hello = hello.wait_for(Option::is_some) => hello.ok()?.clone(),
+                _ = fate.wait_for(Option::is_some) => None,
+            }
+        };
         match tokio::time::timeout(self.bounds.hello, known).await {
-            Ok(Ok(hello)) => hello.clone().ok_or(SessionError::Over),
-            Ok(Err(_)) => Err(self.over()),
+            Ok(hello) => hello.ok_or_else(|| self.over()),
             Err(_) => Err(SessionError::Late {
                 bound: self.bounds.hello,
             }),

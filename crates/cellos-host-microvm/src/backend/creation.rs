@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use cellos_bridge::{Config, Entropy, Hello, MAX_CREDIT_BYTES, Nonce, SessionKey};
+use cellos_bridge::{Config, Entropy, MAX_CREDIT_BYTES, Nonce, Ready, SessionKey};
 use cellos_core::{
     CellosError, ExecutionCellDocument,
     ports::{
         CellHandle,
-        workload::{ExitAuthentication, Machine, MachineOrigin, Notice, PoolOutcome, Posture},
+        workload::{ExitAuthentication, Machine, Notice, PoolOutcome, Posture},
     },
 };
 use cellos_isolation::plan::DEFAULT_GRACE_SECONDS;
@@ -23,11 +23,12 @@ use super::{
 };
 use crate::{
     artifacts::{self, Artifacts},
-    error::CreateError,
+    error::{CreateError, SessionError},
     parked::{self, From, Order, Parked, Yard},
     plan::VmPlan,
     pool::PoolKey,
     session::HEARTBEAT_INTERVAL,
+    vmm::MonitorFacts,
 };
 
 /// Bytes of each output stream that may be under way: several pipes full, so that a busy reader and
@@ -37,6 +38,9 @@ const _: () = assert!(OUTPUT_CREDIT_BYTES <= MAX_CREDIT_BYTES);
 
 /// Entropy for a guest's generator, in bytes: twice a full seed.
 const ENTROPY_BYTES: usize = 64;
+
+/// Name of the monitor whose digest has a field of its own in the handle.
+const FIRECRACKER: &str = "firecracker";
 
 /// How much longer than lifetime and grace the host waits before it kills the machine itself: later
 /// than the guest's own backstop, which can still report what happened.
@@ -134,65 +138,16 @@ async fn build(
     begun: &mut Begun,
 ) -> Result<Cell, CreateError> {
     let artifacts = measured(shared).await?;
-    let asked = Instant::now();
-    let order = Order {
-        shape: plan.shape,
-        cpu_max: plan.cpu_max,
-        cell_id: Some(&plan.document.spec.id),
-        from: From::Boot,
-    };
-    let checkout = check_out(shared, plan, &artifacts, order, begun).await;
-    // Memory is promised until the machine has its own.
-    let _promise = if begun.parked.is_none() {
-        let execution = shared.driver.facts().execution;
-        let promise = shared.capacity.promise(plan.shape, execution)?;
-        let yard = Yard {
-            driver: &*shared.driver,
-            run_folder: &shared.config.run_folder,
-            artifacts: &artifacts,
-            cgroup_parent: shared.config.cgroup_parent.as_deref(),
-            bounds: shared.bounds,
-        };
-        parked::boot(yard, order, &mut begun.parked).await?;
-        Some(promise)
-    } else {
-        None
-    };
-    let Some(parked) = &begun.parked else {
-        return Err(CreateError::GivenUp);
-    };
-    if let Some((outcome, available)) = checkout {
-        let notice = Notice::PoolCheckout {
-            outcome,
-            available,
-            took: asked.elapsed(),
-        };
-        shared.notices.add(&plan.document.spec.id, notice);
-    }
-    let hello = parked.hello.clone().ok_or(CreateError::GivenUp)?;
-    let session = parked.session.as_ref().ok_or(CreateError::GivenUp)?;
-    let ready_after = match parked.origin {
-        MachineOrigin::Parked => asked.elapsed(),
-        MachineOrigin::Booted | MachineOrigin::Restored => parked.ready_after,
-    };
-    parked
-        .place
-        .record()
-        .give_to(&plan.document.spec.id)
-        .map_err(CreateError::Record)?;
-    let config = config_for(plan, parked.place.name())?;
-    let ready = session
-        .configure(config, backstop_of(&plan.document))
-        .await
-        .map_err(|source| parked.failed("wait until the workload is parked", source))?;
+    let (ready, ready_after) = ready_machine(shared, plan, &artifacts, begun).await?;
+    let parked = begun.parked.take().ok_or(CreateError::GivenUp)?;
+    let facts = shared.driver.facts();
     let posture = Posture {
         pid: parked.pid(),
         machine: Some(machine_facts(
-            shared,
+            &facts,
             plan,
             &artifacts,
-            &hello,
-            parked.origin,
+            &parked,
             ready_after,
         )),
         ..ready.posture
@@ -203,10 +158,9 @@ async fn build(
         nft_rules_applied: None,
         kernel_digest_sha256: Some(artifacts.kernel.sha256.clone()),
         rootfs_digest_sha256: Some(artifacts.base.sha256.clone()),
-        firecracker_digest_sha256: (shared.driver.facts().name == "firecracker")
+        firecracker_digest_sha256: (facts.name == FIRECRACKER)
             .then(|| artifacts.monitor.sha256.clone()),
     };
-    let parked = begun.parked.take().ok_or(CreateError::GivenUp)?;
     Cell::new(Parts {
         handle,
         posture,
@@ -217,15 +171,88 @@ async fn build(
     .ok_or(CreateError::GivenUp)
 }
 
-/// Asks the pool, where there is one, and has it filled again. What came of it, and how many
-/// machines there were before.
+/// A machine with a parked workload, from the pool where that has one, and how long it took until
+/// its PID 1 had spoken. It is what has begun.
+async fn ready_machine(
+    shared: &Shared,
+    plan: &VmPlan,
+    artifacts: &Artifacts,
+    begun: &mut Begun,
+) -> Result<(Ready, Duration), CreateError> {
+    let asked = Instant::now();
+    let order = Order {
+        shape: plan.shape,
+        cpu_max: plan.cpu_max,
+        cell_id: Some(&plan.document.spec.id),
+        from: From::Boot,
+    };
+    let available = check_out(shared, plan, artifacts, order, begun).await;
+    let note = |outcome, took| {
+        if let Some(available) = available {
+            let notice = Notice::PoolCheckout {
+                outcome,
+                available,
+                took,
+            };
+            shared.notices.add(&plan.document.spec.id, notice);
+        }
+    };
+    if let Some(parked) = &begun.parked {
+        let took = asked.elapsed();
+        match configure(plan, parked).await {
+            Ok(ready) => {
+                note(PoolOutcome::Hit, took);
+                return Ok((ready, took));
+            }
+            // It died while it was parked, and that was not noticed yet.
+            Err(CreateError::Guest {
+                source: SessionError::Lost(_),
+                ..
+            }) => {
+                begun.undo().await;
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    // Memory is promised until the machine has its own.
+    let execution = shared.driver.facts().execution;
+    let _promise = shared.capacity.promise(plan.shape, execution)?;
+    let yard = Yard {
+        driver: &*shared.driver,
+        run_folder: &shared.config.run_folder,
+        artifacts,
+        cgroup_parent: shared.config.cgroup_parent.as_deref(),
+        bounds: shared.bounds,
+    };
+    parked::boot(yard, order, &mut begun.parked).await?;
+    note(PoolOutcome::Miss, asked.elapsed());
+    let parked = begun.parked.as_ref().ok_or(CreateError::GivenUp)?;
+    Ok((configure(plan, parked).await?, parked.ready_after))
+}
+
+/// Gives a parked machine its document, and waits for the parked workload.
+async fn configure(plan: &VmPlan, parked: &Parked) -> Result<Ready, CreateError> {
+    let session = parked.session.as_ref().ok_or(CreateError::GivenUp)?;
+    parked
+        .place
+        .record()
+        .give_to(&plan.document.spec.id)
+        .map_err(CreateError::Record)?;
+    let config = config_for(plan, parked.place.name())?;
+    session
+        .configure(config, backstop_of(&plan.document))
+        .await
+        .map_err(|source| parked.failed("wait until the workload is parked", source))
+}
+
+/// Asks the pool, where there is one, and has it filled again. How many machines there were before.
 async fn check_out(
     shared: &Shared,
     plan: &VmPlan,
     artifacts: &Artifacts,
     order: Order<'_>,
     begun: &mut Begun,
-) -> Option<(PoolOutcome, u32)> {
+) -> Option<u32> {
     let pool = shared.pool.as_ref()?;
     let key = PoolKey::new(plan.shape, artifacts, &shared.driver.facts());
     let available = pool.available(&key);
@@ -239,11 +266,7 @@ async fn check_out(
         }
         pool.refill(&key, artifacts);
     }
-    let outcome = match &begun.parked {
-        Some(_) => PoolOutcome::Hit,
-        None => PoolOutcome::Miss,
-    };
-    Some((outcome, available))
+    Some(available)
 }
 
 /// What a machine boots from, measured in a thread that nobody waits for.
@@ -298,25 +321,24 @@ fn backstop_of(document: &ExecutionCellDocument) -> Option<Instant> {
 }
 
 fn machine_facts(
-    shared: &Shared,
+    facts: &MonitorFacts,
     plan: &VmPlan,
     artifacts: &Artifacts,
-    hello: &Hello,
-    origin: MachineOrigin,
+    parked: &Parked,
     ready_after: Duration,
 ) -> Machine {
-    let facts = shared.driver.facts();
+    let hello = parked.hello.as_ref();
     Machine {
         monitor: facts.name.to_owned(),
-        monitor_version: facts.version,
+        monitor_version: facts.version.clone(),
         monitor_digest_sha256: Some(artifacts.monitor.sha256.clone()),
         execution: facts.execution,
         initrd_digest_sha256: artifacts.initrd.as_ref().map(|file| file.sha256.clone()),
-        guest_kernel: hello.kernel_release.clone(),
-        guest_version: hello.guest_version.clone(),
+        guest_kernel: hello.map_or_else(String::new, |hello| hello.kernel_release.clone()),
+        guest_version: hello.map_or_else(String::new, |hello| hello.guest_version.clone()),
         vcpus: plan.shape.vcpus,
         memory_bytes: plan.shape.memory_bytes(),
-        origin,
+        origin: parked.origin,
         ready_after,
         exit_authentication: ExitAuthentication::Session,
     }

@@ -369,7 +369,10 @@ impl Script {
                     _ => {}
                 }
             },
-            "crash" => return None,
+            "crash" => {
+                self.flush().await?;
+                return None;
+            }
             "silent" => {
                 self.flush().await?;
                 return std::future::pending().await;
