@@ -20,16 +20,13 @@ use cellos_core::{
 };
 
 pub(crate) use self::digests::Digests;
-use crate::config::{DriverChoice, GuestContract, Jail, ManifestTrust, MicrovmConfig};
+use crate::config::{BootFiles, DriverChoice, Jail, ManifestTrust, MicrovmConfig};
 
 /// The manifest's name in its bundle.
 const MANIFEST_FILE: &str = "manifest";
 
-/// The name of the manifest's signature.
-const SIGNATURE_FILE: &str = "manifest.sig";
-
-/// The initial RAM disk's name in its bundle, where no manifest says another.
-const INITRD_FILE: &str = "initrd";
+/// What the name of the manifest's signature has more than the manifest's.
+const SIGNATURE_SUFFIX: &str = ".sig";
 
 /// One file, open, and its digest.
 #[derive(Debug, Clone)]
@@ -138,65 +135,59 @@ impl ArtifactError {
 pub(crate) fn open(config: &MicrovmConfig, digests: &Digests) -> Result<Artifacts, ArtifactError> {
     let listed = Listed::read(config)?;
     let open = |role: Role, path: PathBuf| listed.open(role, path, digests);
-    let monitor = match &config.driver {
-        DriverChoice::Qemu(qemu) => open(Role::Qemu, qemu.program.clone())?,
-        DriverChoice::Firecracker(firecracker) => {
-            open(Role::Firecracker, firecracker.program.clone())?
-        }
+    let (monitor, jailer) = match &config.driver {
+        DriverChoice::Qemu(qemu) => (open(Role::Qemu, qemu.program.clone())?, None),
+        DriverChoice::Firecracker(firecracker) => (
+            open(Role::Firecracker, firecracker.program.clone())?,
+            match &firecracker.jail {
+                Jail::Jailer { program, .. } => Some(open(Role::Jailer, program.clone())?),
+                Jail::None => None,
+            },
+        ),
     };
-    let (jail, guest) = match &config.driver {
-        DriverChoice::Qemu(_) => (None, GuestContract::Bridge),
-        DriverChoice::Firecracker(firecracker) => (Some(&firecracker.jail), firecracker.guest),
-    };
-    let initrd = match (listed.path(Role::Initrd), guest) {
-        (Some(path), _) => Some(path),
-        (None, GuestContract::Published) => None,
-        (None, GuestContract::Bridge) => match &listed.manifest {
-            None => Some(config.bundle.join(INITRD_FILE)),
-            Some((_, path)) => {
-                return Err(ArtifactError::MissingRole {
-                    path: path.clone(),
-                    role: Role::Initrd,
-                });
-            }
-        },
+    let (kernel, initrd, base) = match &config.boot {
+        BootFiles::Bundle(folder) => (
+            listed.path(Role::Kernel, folder)?,
+            Some(listed.path(Role::Initrd, folder)?),
+            listed.path(Role::Rootfs, folder)?,
+        ),
+        BootFiles::Published { kernel, rootfs, .. } => (kernel.clone(), None, rootfs.clone()),
     };
     Ok(Artifacts {
-        kernel: open(Role::Kernel, listed.mandatory(Role::Kernel)?)?,
+        kernel: open(Role::Kernel, kernel)?,
         initrd: initrd.map(|path| open(Role::Initrd, path)).transpose()?,
-        base: open(Role::Rootfs, listed.mandatory(Role::Rootfs)?)?,
+        base: open(Role::Rootfs, base)?,
         monitor,
-        jailer: match jail {
-            Some(Jail::Jailer { program, .. }) => Some(open(Role::Jailer, program.clone())?),
-            Some(Jail::None) | None => None,
-        },
+        jailer,
     })
 }
 
-/// What the manifest lists.
+/// What the manifest says, where there is one.
 struct Listed {
-    manifest: Option<(Manifest, PathBuf)>,
-    /// The two files that the operator named without one.
-    named: Option<[PathBuf; 2]>,
-    bundle: PathBuf,
+    manifest: Option<Manifest>,
+    path: PathBuf,
 }
 
 impl Listed {
     fn read(config: &MicrovmConfig) -> Result<Self, ArtifactError> {
-        let bundle = config.bundle.clone();
+        let path = match &config.boot {
+            BootFiles::Bundle(folder) => folder.join(MANIFEST_FILE),
+            BootFiles::Published {
+                manifest: Some(path),
+                ..
+            } => path.clone(),
+            BootFiles::Published { manifest: None, .. } => {
+                return Ok(Self {
+                    manifest: None,
+                    path: PathBuf::new(),
+                });
+            }
+        };
         let none = TrustVerifyKeys::default();
         let (keys, unsigned) = match &config.trust {
             ManifestTrust::Keys(keys) => (keys, Unsigned::Refuse),
             ManifestTrust::Unsigned => (&none, Unsigned::Allow),
-            ManifestTrust::NoManifest { kernel, rootfs } => {
-                return Ok(Self {
-                    manifest: None,
-                    named: Some([kernel.clone(), rootfs.clone()]),
-                    bundle,
-                });
-            }
         };
-        let path = bundle.join(MANIFEST_FILE);
         let file = |what, path: &Path, source| ArtifactError::File {
             what,
             path: path.to_owned(),
@@ -204,7 +195,9 @@ impl Listed {
         };
         let text =
             bounded(&path, MAX_MANIFEST_BYTES).map_err(|source| file("manifest", &path, source))?;
-        let signature_path = bundle.join(SIGNATURE_FILE);
+        let mut signature_path = path.clone().into_os_string();
+        signature_path.push(SIGNATURE_SUFFIX);
+        let signature_path = PathBuf::from(signature_path);
         let signature = match bounded(&signature_path, MAX_SIGNATURE_BYTES) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -215,37 +208,25 @@ impl Listed {
             revoked: &RevokedKids::default(),
             unsigned,
         };
-        let verified =
-            vm_manifest::verify(&text, signature.as_deref(), &trust).map_err(|source| {
-                ArtifactError::Manifest {
-                    path: path.clone(),
-                    source,
-                }
-            })?;
-        Ok(Self {
-            manifest: Some((verified.manifest, path)),
-            named: None,
-            bundle,
-        })
-    }
-
-    /// Where the file of a role is.
-    fn path(&self, role: Role) -> Option<PathBuf> {
-        match (&self.manifest, &self.named, role) {
-            (Some((manifest, _)), _, role) => manifest
-                .get(role)
-                .map(|entry| self.bundle.join(&entry.path)),
-            (None, Some([kernel, _]), Role::Kernel) => Some(kernel.clone()),
-            (None, Some([_, rootfs]), Role::Rootfs) => Some(rootfs.clone()),
-            _ => None,
+        match vm_manifest::verify(&text, signature.as_deref(), &trust) {
+            Ok(verified) => Ok(Self {
+                manifest: Some(verified.manifest),
+                path,
+            }),
+            Err(source) => Err(ArtifactError::Manifest { path, source }),
         }
     }
 
-    fn mandatory(&self, role: Role) -> Result<PathBuf, ArtifactError> {
-        self.path(role).ok_or_else(|| ArtifactError::MissingRole {
-            path: self.bundle.join(MANIFEST_FILE),
-            role,
-        })
+    /// Where the file of a role is, in the folder of the manifest.
+    fn path(&self, role: Role, folder: &Path) -> Result<PathBuf, ArtifactError> {
+        self.manifest
+            .as_ref()
+            .and_then(|manifest| manifest.get(role))
+            .map(|entry| folder.join(&entry.path))
+            .ok_or_else(|| ArtifactError::MissingRole {
+                path: self.path.clone(),
+                role,
+            })
     }
 
     /// Opens the file once, measures what was opened, and compares it where the manifest lists it.
@@ -271,8 +252,10 @@ impl Listed {
             return Err(ArtifactError::NotAFile { what, path });
         }
         let sha256 = digests.of(&file).map_err(failed)?;
-        if let Some((manifest, manifest_path)) = &self.manifest
-            && let Some(entry) = manifest.get(role)
+        if let Some(entry) = self
+            .manifest
+            .as_ref()
+            .and_then(|manifest| manifest.get(role))
             && entry.digest.to_hex() != sha256
         {
             return Err(ArtifactError::Mismatch {
@@ -280,7 +263,7 @@ impl Listed {
                 path,
                 expected: entry.digest.to_hex(),
                 actual: sha256,
-                manifest: manifest_path.clone(),
+                manifest: self.path.clone(),
             });
         }
         Ok(Artifact {
@@ -325,7 +308,7 @@ pub(crate) mod tests {
         }
         fs::write(folder.join(MANIFEST_FILE), manifest).unwrap();
         MicrovmConfig {
-            bundle: folder.to_owned(),
+            boot: BootFiles::Bundle(folder.to_owned()),
             trust: ManifestTrust::Unsigned,
             driver: DriverChoice::Qemu(QemuConfig {
                 program: folder.join("qemu"),
@@ -400,20 +383,28 @@ pub(crate) mod tests {
         ));
         let manifest = fs::read(folder.path().join(MANIFEST_FILE)).unwrap();
         let signature = vm_manifest::sign(&manifest, &signer).unwrap();
-        fs::write(folder.path().join(SIGNATURE_FILE), signature).unwrap();
+        fs::write(folder.path().join("manifest.sig"), signature).unwrap();
         open(&config, &fresh()).unwrap();
     }
 
     #[test]
-    fn without_a_manifest_digests_are_only_taken() {
+    fn published_files_are_compared_where_there_is_a_manifest() {
         let folder = tempfile::tempdir().unwrap();
         let mut config = bundle(folder.path());
-        fs::remove_file(folder.path().join(MANIFEST_FILE)).unwrap();
-        config.trust = ManifestTrust::NoManifest {
+        let published = |manifest| BootFiles::Published {
             kernel: folder.path().join("vmlinux"),
             rootfs: folder.path().join("base"),
+            manifest,
         };
-        assert_eq!(open(&config, &fresh()).unwrap().digests().len(), 4);
+        config.boot = published(Some(folder.path().join(MANIFEST_FILE)));
+        assert!(open(&config, &fresh()).unwrap().initrd.is_none());
+        fs::write(folder.path().join("base"), "changed").unwrap();
+        assert!(matches!(
+            open(&config, &fresh()),
+            Err(ArtifactError::Mismatch { .. })
+        ));
+        config.boot = published(None);
+        assert_eq!(open(&config, &fresh()).unwrap().digests().len(), 3);
     }
 
     #[test]

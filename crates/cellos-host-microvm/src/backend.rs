@@ -5,6 +5,7 @@ mod creation;
 mod driver;
 mod notices;
 mod shared;
+mod staged;
 #[cfg(test)]
 mod tests;
 mod working_folder;
@@ -27,6 +28,7 @@ use tokio::sync::{oneshot, watch};
 
 use self::{
     creation::Delivered,
+    driver::{Chosen, MakeDriver},
     shared::{Destroyed, Entry, Reservation, Shared},
 };
 use crate::{
@@ -35,7 +37,6 @@ use crate::{
     descriptor,
     plan::VmPlan,
     session::{Bounds, Fate},
-    vmm::Driver,
 };
 
 /// The `microvm` backend.
@@ -47,14 +48,18 @@ pub struct MicrovmBackend {
 }
 
 impl MicrovmBackend {
-    /// A backend whose machines are as the operator decided.
+    /// A backend whose machines are as the operator decided. Nothing is executed before the first
+    /// creation has verified it.
     ///
     /// # Errors
-    /// [`CellosError::Host`] outside a tokio runtime, or when the monitor cannot be used here; the
-    /// text says how to mend it.
+    /// [`CellosError::Host`] outside a tokio runtime.
     pub fn new(config: MicrovmConfig) -> Result<Self, CellosError> {
-        let driver = driver::of(&config).map_err(|error| CellosError::Host(error.to_string()))?;
-        Self::with(config, driver, Capacity::default(), Bounds::default())
+        Self::with(
+            config,
+            Box::new(Chosen),
+            Capacity::default(),
+            Bounds::default(),
+        )
     }
 
     /// What the backend enforces on this host.
@@ -71,7 +76,7 @@ impl MicrovmBackend {
 
     fn with(
         config: MicrovmConfig,
-        driver: Arc<dyn Driver>,
+        maker: Box<dyn MakeDriver>,
         capacity: Capacity,
         bounds: Bounds,
     ) -> Result<Self, CellosError> {
@@ -79,7 +84,7 @@ impl MicrovmBackend {
             .map_err(|error| CellosError::Host(error.to_string()))?;
         let descriptor = descriptor::describe(&config);
         Ok(Self {
-            shared: Shared::new(config, driver, capacity, bounds, runtime),
+            shared: Shared::new(config, maker, capacity, bounds, runtime),
             descriptor,
         })
     }

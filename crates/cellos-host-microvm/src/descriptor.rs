@@ -3,19 +3,16 @@
 use cellos_core::descriptor::{BackendDescriptor, Feature};
 use cellos_isolation::cgroup::{CgroupHost, Controller};
 
-use crate::config::{DriverChoice, FirecrackerConfig, GuestContract, MicrovmConfig};
+use crate::config::{BootFiles, DriverChoice, MicrovmConfig};
 
 /// Name as given to `--backend`.
 const NAME: &str = "microvm";
 
 pub(crate) fn describe(config: &MicrovmConfig) -> BackendDescriptor {
-    match &config.driver {
-        DriverChoice::Firecracker(FirecrackerConfig {
-            guest: GuestContract::Published,
-            ..
-        }) => published(),
-        DriverChoice::Firecracker(_) => bridged("Firecracker", config),
-        DriverChoice::Qemu(_) => bridged("QEMU", config),
+    match (&config.boot, &config.driver) {
+        (BootFiles::Published { .. }, _) => published(),
+        (BootFiles::Bundle(_), DriverChoice::Firecracker(_)) => bridged("Firecracker", config),
+        (BootFiles::Bundle(_), DriverChoice::Qemu(_)) => bridged("QEMU", config),
     }
 }
 

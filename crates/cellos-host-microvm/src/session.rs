@@ -5,6 +5,7 @@
 //! all ends is the [`Fate`], which stays and which any number of waiters get.
 
 mod conversation;
+pub(crate) mod published;
 mod pump;
 
 use std::{

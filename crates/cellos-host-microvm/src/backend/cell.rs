@@ -11,10 +11,10 @@ use cellos_core::{
 };
 use tokio::sync::watch;
 
-use super::working_folder::Folder;
+use super::{staged::StagedCell, working_folder::Folder};
 use crate::{
     parked::Parked,
-    session::{Fate, Session},
+    session::{Fate, Session, published::Staged},
     vmm,
 };
 
@@ -40,9 +40,16 @@ pub(super) struct Parts<'a> {
 pub(super) struct Cell {
     handle: CellHandle,
     posture: Posture,
-    folder: Folder,
-    parked: Parked,
     fate: watch::Receiver<Option<Fate>>,
+    guest: Guest,
+}
+
+/// What its guest speaks.
+enum Guest {
+    /// Our bridge.
+    Bridged { folder: Folder, parked: Box<Parked> },
+    /// The published frame.
+    Published(Box<StagedCell>),
 }
 
 impl Cell {
@@ -57,10 +64,23 @@ impl Cell {
         Some(Self {
             handle: parts.handle,
             posture: parts.posture,
-            folder,
-            parked: parts.parked,
             fate,
+            guest: Guest::Bridged {
+                folder,
+                parked: Box::new(parts.parked),
+            },
         })
+    }
+
+    /// A cell that is booted when it is released.
+    pub(super) fn staged(handle: CellHandle, posture: Posture, staged: Staged) -> Self {
+        let cell = StagedCell::new(staged);
+        Self {
+            handle,
+            posture,
+            fate: cell.fate(),
+            guest: Guest::Published(Box::new(cell)),
+        }
     }
 
     pub(super) fn handle(&self) -> &CellHandle {
@@ -77,27 +97,45 @@ impl Cell {
 
     /// The end of the console as a part of a message.
     pub(super) fn console(&self) -> String {
-        self.parked.console()
+        match &self.guest {
+            Guest::Bridged { parked, .. } => parked.console(),
+            Guest::Published(cell) => cell.console(),
+        }
     }
 
     pub(super) async fn release(&self, streams: Streams) -> Result<Released, ReleaseError> {
-        self.session()?.release(streams).await?;
-        Ok(Released {
-            pid: self.parked.pid(),
-        })
+        let pid = match &self.guest {
+            Guest::Bridged { parked, .. } => {
+                self.session(parked)?.release(streams).await?;
+                parked.pid()
+            }
+            Guest::Published(cell) => cell.release().await?,
+        };
+        Ok(Released { pid })
     }
 
     pub(super) async fn stop(&self, how: StopSignal) -> Result<(), CellosError> {
-        self.session()?
-            .stop(how)
-            .await
-            .map_err(|error| self.error(&error))
+        match &self.guest {
+            Guest::Bridged { parked, .. } => self
+                .session(parked)?
+                .stop(how)
+                .await
+                .map_err(|error| self.error(&error)),
+            Guest::Published(cell) => {
+                cell.stop(how).await;
+                Ok(())
+            }
+        }
     }
 
     pub(super) async fn working_folder(&self) -> Result<WorkingFolder, CellosError> {
+        let Guest::Bridged { folder, parked } = &self.guest else {
+            return Err(self.error(&"a guest of the published contract hands out no files"));
+        };
         let ended = matches!(&*self.fate.borrow(), Some(Fate::Ended(_)));
-        self.folder
-            .open(ended.then_some(self.session()?))
+        let session = self.session(parked)?;
+        folder
+            .open(ended.then_some(session))
             .await
             .map_err(|error| self.error(&error))
     }
@@ -110,29 +148,33 @@ impl Cell {
             found: Vec::new(),
         };
         if let Some(Fate::Ended(exit)) = &fate {
-            residue.looked_for.extend(
-                exit.residue
-                    .looked_for
-                    .iter()
-                    .map(|kind| format!("{kind} in the guest")),
-            );
-            residue.found.extend(
-                exit.residue
-                    .found
-                    .iter()
-                    .map(|line| format!("in the guest: {line}")),
-            );
-            if let (Some(session), Some(machine)) = (&self.parked.session, &self.parked.machine) {
-                // A machine that does not go by itself is killed next.
-                let _ = tokio::time::timeout(RESET_BOUND, reset(session, &**machine)).await;
-            }
+            let guests = &exit.residue;
+            let kinds = guests.looked_for.iter();
+            residue
+                .looked_for
+                .extend(kinds.map(|kind| format!("{kind} in the guest")));
+            let lines = guests.found.iter();
+            residue
+                .found
+                .extend(lines.map(|line| format!("in the guest: {line}")));
         }
-        residue.found.extend(self.parked.remove().await);
+        residue.found.extend(match &self.guest {
+            Guest::Bridged { parked, .. } => {
+                if let (Some(Fate::Ended(_)), Some(session), Some(machine)) =
+                    (&fate, &parked.session, &parked.machine)
+                {
+                    // A machine that does not go by itself is killed next.
+                    let _ = tokio::time::timeout(RESET_BOUND, reset(session, &**machine)).await;
+                }
+                parked.remove().await
+            }
+            Guest::Published(cell) => cell.remove().await,
+        });
         residue
     }
 
-    fn session(&self) -> Result<&Session, CellosError> {
-        self.parked
+    fn session<'a>(&self, parked: &'a Parked) -> Result<&'a Session, CellosError> {
+        parked
             .session
             .as_ref()
             .ok_or_else(|| self.error(&"it has no dialogue"))

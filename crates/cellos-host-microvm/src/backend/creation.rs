@@ -10,7 +10,7 @@ use cellos_core::{
     CellosError, ExecutionCellDocument,
     ports::{
         CellHandle,
-        workload::{ExitAuthentication, Machine, Notice, PoolOutcome, Posture},
+        workload::{ExitAuthentication, Machine, MachineOrigin, Notice, PoolOutcome, Posture},
     },
 };
 use cellos_isolation::plan::DEFAULT_GRACE_SECONDS;
@@ -19,15 +19,17 @@ use zeroize::Zeroizing;
 
 use super::{
     cell::{Cell, Parts},
-    shared::{Closing, Reservation, Shared},
+    shared::{Closing, Engine, Reservation, Shared},
 };
 use crate::{
     artifacts::{self, Artifacts},
+    config::BootFiles,
     error::{CreateError, SessionError},
-    parked::{self, From, Order, Parked, Yard},
+    parked::{self, From, Order, Parked},
+    place::Place,
     plan::VmPlan,
     pool::PoolKey,
-    session::HEARTBEAT_INTERVAL,
+    session::{HEARTBEAT_INTERVAL, published::Staged},
     vmm::MonitorFacts,
 };
 
@@ -138,28 +140,27 @@ async fn build(
     begun: &mut Begun,
 ) -> Result<Cell, CreateError> {
     let artifacts = measured(shared).await?;
-    let (ready, ready_after) = ready_machine(shared, plan, &artifacts, begun).await?;
+    let engine = shared.engine(&artifacts).await?;
+    let facts = &engine.facts;
+    if let BootFiles::Published { .. } = shared.config.boot {
+        return stage(shared, plan, artifacts);
+    }
+    let (ready, ready_after) = ready_machine(shared, engine, plan, &artifacts, begun).await?;
     let parked = begun.parked.take().ok_or(CreateError::GivenUp)?;
-    let facts = shared.driver.facts();
     let posture = Posture {
         pid: parked.pid(),
         machine: Some(machine_facts(
             &facts,
             plan,
             &artifacts,
-            &parked,
+            Some(&parked),
             ready_after,
         )),
         ..ready.posture
     };
     let handle = CellHandle {
-        cell_id: plan.document.spec.id.clone(),
         cgroup_path: parked.cgroup(),
-        nft_rules_applied: None,
-        kernel_digest_sha256: Some(artifacts.kernel.sha256.clone()),
-        rootfs_digest_sha256: Some(artifacts.base.sha256.clone()),
-        firecracker_digest_sha256: (facts.name == FIRECRACKER)
-            .then(|| artifacts.monitor.sha256.clone()),
+        ..handle_of(plan, &artifacts, facts)
     };
     Cell::new(Parts {
         handle,
@@ -171,10 +172,50 @@ async fn build(
     .ok_or(CreateError::GivenUp)
 }
 
+/// A cell of a published guest, which has no parked state: everything is ready for its boot, which
+/// comes with its release.
+fn stage(shared: &Arc<Shared>, plan: &VmPlan, artifacts: Artifacts) -> Result<Cell, CreateError> {
+    let engine = shared.ready_engine().ok_or(CreateError::GivenUp)?;
+    let handle = handle_of(plan, &artifacts, &engine.facts);
+    let promise = shared
+        .capacity
+        .promise(plan.shape, engine.facts.execution)?;
+    let place = Place::make(&shared.config.run_folder, Some(&plan.document.spec.id))?;
+    let posture = Posture {
+        machine: Some(Machine {
+            exit_authentication: ExitAuthentication::PublishedFrame,
+            ..machine_facts(&engine.facts, plan, &artifacts, None, Duration::ZERO)
+        }),
+        ..Posture::default()
+    };
+    let staged = Staged {
+        place,
+        plan: plan.clone(),
+        artifacts,
+        promise,
+        driver: Arc::clone(&engine.driver),
+        backstop: backstop_of(&plan.document),
+    };
+    Ok(Cell::staged(handle, posture, staged))
+}
+
+fn handle_of(plan: &VmPlan, artifacts: &Artifacts, facts: &MonitorFacts) -> CellHandle {
+    CellHandle {
+        cell_id: plan.document.spec.id.clone(),
+        cgroup_path: None,
+        nft_rules_applied: None,
+        kernel_digest_sha256: Some(artifacts.kernel.sha256.clone()),
+        rootfs_digest_sha256: Some(artifacts.base.sha256.clone()),
+        firecracker_digest_sha256: (facts.name == FIRECRACKER)
+            .then(|| artifacts.monitor.sha256.clone()),
+    }
+}
+
 /// A machine with a parked workload, from the pool where that has one, and how long it took until
 /// its PID 1 had spoken. It is what has begun.
 async fn ready_machine(
     shared: &Shared,
+    engine: &Engine,
     plan: &VmPlan,
     artifacts: &Artifacts,
     begun: &mut Begun,
@@ -186,7 +227,7 @@ async fn ready_machine(
         cell_id: Some(&plan.document.spec.id),
         from: From::Boot,
     };
-    let available = check_out(shared, plan, artifacts, order, begun).await;
+    let available = check_out(engine, plan, artifacts, order, begun).await;
     let note = |outcome, took| {
         if let Some(available) = available {
             let notice = Notice::PoolCheckout {
@@ -215,15 +256,10 @@ async fn ready_machine(
         }
     }
     // Memory is promised until the machine has its own.
-    let execution = shared.driver.facts().execution;
-    let _promise = shared.capacity.promise(plan.shape, execution)?;
-    let yard = Yard {
-        driver: &*shared.driver,
-        run_folder: &shared.config.run_folder,
-        artifacts,
-        cgroup_parent: shared.config.cgroup_parent.as_deref(),
-        bounds: shared.bounds,
-    };
+    let _promise = shared
+        .capacity
+        .promise(plan.shape, engine.facts.execution)?;
+    let yard = shared.yard(engine, artifacts);
     parked::boot(yard, order, &mut begun.parked).await?;
     note(PoolOutcome::Miss, asked.elapsed());
     let parked = begun.parked.as_ref().ok_or(CreateError::GivenUp)?;
@@ -247,14 +283,14 @@ async fn configure(plan: &VmPlan, parked: &Parked) -> Result<Ready, CreateError>
 
 /// Asks the pool, where there is one, and has it filled again. How many machines there were before.
 async fn check_out(
-    shared: &Shared,
+    engine: &Engine,
     plan: &VmPlan,
     artifacts: &Artifacts,
     order: Order<'_>,
     begun: &mut Begun,
 ) -> Option<u32> {
-    let pool = shared.pool.as_ref()?;
-    let key = PoolKey::new(plan.shape, artifacts, &shared.driver.facts());
+    let pool = engine.pool.as_ref()?;
+    let key = PoolKey::new(plan.shape, artifacts, &engine.facts);
     let available = pool.available(&key);
     // A bound on the monitor is set when it starts, and a parked one has started without.
     if plan.cpu_max.is_none() {
@@ -324,10 +360,10 @@ fn machine_facts(
     facts: &MonitorFacts,
     plan: &VmPlan,
     artifacts: &Artifacts,
-    parked: &Parked,
+    parked: Option<&Parked>,
     ready_after: Duration,
 ) -> Machine {
-    let hello = parked.hello.as_ref();
+    let hello = parked.and_then(|parked| parked.hello.as_ref());
     Machine {
         monitor: facts.name.to_owned(),
         monitor_version: facts.version.clone(),
@@ -338,7 +374,7 @@ fn machine_facts(
         guest_version: hello.map_or_else(String::new, |hello| hello.guest_version.clone()),
         vcpus: plan.shape.vcpus,
         memory_bytes: plan.shape.memory_bytes(),
-        origin: parked.origin,
+        origin: parked.map_or(MachineOrigin::Booted, |parked| parked.origin),
         ready_after,
         exit_authentication: ExitAuthentication::Session,
     }

@@ -6,31 +6,42 @@ use std::{
 };
 
 use cellos_core::{CellosError, ports::TeardownReport};
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{
+    runtime::Handle,
+    sync::{OnceCell, watch},
+};
 
-use super::{cell::Cell, notices::Notices};
+use super::{cell::Cell, driver::MakeDriver, notices::Notices};
 use crate::{
-    artifacts::Digests,
+    artifacts::{Artifacts, Digests},
     capacity::Capacity,
-    config::MicrovmConfig,
+    config::{BootFiles, MicrovmConfig},
+    parked::Yard,
     pool::{Grounds, Pool},
     session::Bounds,
-    vmm::Driver,
+    vmm::{Driver, MonitorFacts, VmmError},
 };
 
 pub(super) struct Shared {
     pub(super) config: MicrovmConfig,
-    pub(super) driver: Arc<dyn Driver>,
     pub(super) capacity: Capacity,
     pub(super) digests: Arc<Digests>,
     pub(super) notices: Notices,
-    pub(super) pool: Option<Pool>,
     pub(super) bounds: Bounds,
     /// Where tasks are spawned, also by what is dropped elsewhere.
     pub(super) runtime: Handle,
     /// Whether the backend was dropped: creations are given up then.
     pub(super) closing: watch::Sender<Closing>,
+    maker: Box<dyn MakeDriver>,
+    engine: OnceCell<Engine>,
     state: Mutex<State>,
+}
+
+/// What makes machines, from the first creation on.
+pub(super) struct Engine {
+    pub(super) driver: Arc<dyn Driver>,
+    pub(super) facts: MonitorFacts,
+    pub(super) pool: Option<Pool>,
 }
 
 /// Whether the backend goes away.
@@ -65,35 +76,70 @@ pub(super) enum Entry {
 impl Shared {
     pub(super) fn new(
         config: MicrovmConfig,
-        driver: Arc<dyn Driver>,
+        maker: Box<dyn MakeDriver>,
         capacity: Capacity,
         bounds: Bounds,
         runtime: Handle,
     ) -> Arc<Self> {
         let digests = Arc::new(Digests::kept_in(&config.run_folder));
-        let pool = (config.pool_size > 0).then(|| {
-            let grounds = Grounds {
-                run_folder: config.run_folder.clone(),
-                cgroup_parent: config.cgroup_parent.clone(),
-                driver: Arc::clone(&driver),
-                capacity: capacity.clone(),
-                runtime: runtime.clone(),
-                bounds,
-            };
-            Pool::new(config.pool_size, grounds)
-        });
         Arc::new(Self {
             config,
-            driver,
             capacity,
             digests,
             notices: Notices::default(),
-            pool,
             bounds,
             runtime,
             closing: watch::Sender::new(Closing::No),
+            maker,
+            engine: OnceCell::new(),
             state: Mutex::default(),
         })
+    }
+
+    /// The driver and its pool; the first creation makes them.
+    ///
+    /// # Errors
+    /// [`VmmError`] when the monitor cannot be used; the next creation tries again.
+    pub(super) async fn engine(&self, artifacts: &Artifacts) -> Result<&Engine, VmmError> {
+        self.engine
+            .get_or_try_init(|| async {
+                let driver = self.maker.make(&self.config, artifacts).await?;
+                let pool = (self.config.pool_size > 0
+                    && matches!(self.config.boot, BootFiles::Bundle(_)))
+                .then(|| {
+                    let grounds = Grounds {
+                        run_folder: self.config.run_folder.clone(),
+                        cgroup_parent: self.config.cgroup_parent.clone(),
+                        driver: Arc::clone(&driver),
+                        capacity: self.capacity.clone(),
+                        runtime: self.runtime.clone(),
+                        bounds: self.bounds,
+                    };
+                    Pool::new(self.config.pool_size, grounds)
+                });
+                let facts = driver.facts();
+                Ok(Engine {
+                    driver,
+                    facts,
+                    pool,
+                })
+            })
+            .await
+    }
+
+    /// The engine, once there is one.
+    pub(super) fn ready_engine(&self) -> Option<&Engine> {
+        self.engine.get()
+    }
+
+    pub(super) fn yard<'a>(&'a self, engine: &'a Engine, artifacts: &'a Artifacts) -> Yard<'a> {
+        Yard {
+            driver: &*engine.driver,
+            run_folder: &self.config.run_folder,
+            artifacts,
+            cgroup_parent: self.config.cgroup_parent.as_deref(),
+            bounds: self.bounds,
+        }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -135,7 +181,7 @@ impl Shared {
     /// Gives every creation up and kills every machine.
     pub(super) fn close(&self) {
         self.closing.send_replace(Closing::Yes);
-        if let Some(pool) = &self.pool {
+        if let Some(pool) = self.engine.get().and_then(|engine| engine.pool.as_ref()) {
             pool.close();
         }
         let cells = std::mem::take(&mut self.state().cells);

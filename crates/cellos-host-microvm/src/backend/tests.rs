@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use cellos_core::{
     CellosError, ExecutionCellDocument,
     document::{ExportArtifact, ExportChannels},
@@ -25,8 +26,14 @@ use cellos_core::{
 use cellos_testkit::minimal_document;
 
 use self::scripted::{Guest, ScriptedDriver, kill};
-use super::MicrovmBackend;
-use crate::{artifacts, capacity::Capacity, session::Bounds, vmm::Parking};
+use super::{MicrovmBackend, driver::MakeDriver};
+use crate::{
+    artifacts::{self, Artifacts},
+    capacity::Capacity,
+    config::MicrovmConfig,
+    session::Bounds,
+    vmm::{Driver, Parking, VmmError},
+};
 
 /// Longest wait for what should come at once.
 const SOON: Duration = Duration::from_secs(10);
@@ -35,6 +42,20 @@ struct Setup {
     folder: tempfile::TempDir,
     driver: Arc<ScriptedDriver>,
     backend: MicrovmBackend,
+}
+
+/// Hands out the driver under test.
+struct Made(Arc<ScriptedDriver>);
+
+#[async_trait]
+impl MakeDriver for Made {
+    async fn make(
+        &self,
+        _config: &MicrovmConfig,
+        _artifacts: &Artifacts,
+    ) -> Result<Arc<dyn Driver>, VmmError> {
+        Ok(Arc::clone(&self.0) as Arc<dyn Driver>)
+    }
 }
 
 fn setup(guest: Guest) -> Setup {
@@ -52,7 +73,7 @@ fn setup_with(driver: Arc<ScriptedDriver>, pool_size: u16, memory: u64) -> Setup
     };
     let backend = MicrovmBackend::with(
         config,
-        Arc::clone(&driver) as Arc<_>,
+        Box::new(Made(Arc::clone(&driver))),
         Capacity::fixed(memory),
         bounds,
     )
