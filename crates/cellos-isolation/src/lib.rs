@@ -17,5 +17,6 @@ pub mod sandbox;
 mod start;
 mod sys;
 
+pub use base::{MAX_IMAGE_ENTRIES, SystemView};
 pub use launcher::{LauncherOptions, Warm};
 pub use start::{Launcher, StartError};

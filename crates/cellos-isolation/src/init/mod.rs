@@ -135,10 +135,10 @@ fn set_up(parts: &InitParts<'_>, control: BorrowedFd<'_>, workload: OwnedFd) -> 
     let skeleton = root::build(base, *user, *writable_bytes, *origin)?;
 
     let (plan, mounts) = await_assignment(control)?;
-    root::enter(skeleton, &plan, &mounts)?;
-    drop(mounts);
+    root::enter(&skeleton, &plan, &mounts)?;
+    drop((mounts, skeleton));
     let folder = root::open_working_folder(&plan)?;
-    let landlock_abi = give_up_everything(&plan, filter)?;
+    let landlock_abi = give_up_everything(&plan, base, filter)?;
 
     let signals = sys::signals_as_descriptor().step("receive signals")?;
     let usage = sys::resource_usage(libc::RUSAGE_SELF);
@@ -214,7 +214,11 @@ fn become_cell_user(user: RunUser, groups: SupplementaryGroups) -> StepResult<()
 
 /// Gives up, in the one order that works, everything that the workload shall not have. Init
 /// keeps no more than the workload gets, so a workload that took over init would gain nothing.
-fn give_up_everything(plan: &CellPlan, filter: &sandbox::seccomp::Filter) -> StepResult<u32> {
+fn give_up_everything(
+    plan: &CellPlan,
+    base: &[BaseEntry],
+    filter: &sandbox::seccomp::Filter,
+) -> StepResult<u32> {
     use sandbox::{landlock, limits, privileges};
     privileges::new_session_keyring().step("start a session keyring")?;
     // Well above a declared limit, so that it is the control group that refuses and counts.
@@ -226,16 +230,16 @@ fn give_up_everything(plan: &CellPlan, filter: &sandbox::seccomp::Filter) -> Ste
     privileges::drop_capabilities().step("drop capabilities")?;
     privileges::set_no_new_privs().step("set no_new_privs")?;
     privileges::set_dumpable(privileges::Dumpable::No).step("become undumpable")?;
-    let writable = writable_folders(plan);
+    let writable = writable_folders(plan, base);
     let landlock = landlock::restrict(&[Path::new("/")], &writable, &[Path::new("/dev")])
         .step("restrict with Landlock")?;
     filter.install().step("install the seccomp filter")?;
     Ok(landlock.abi)
 }
 
-fn writable_folders(plan: &CellPlan) -> Vec<&Path> {
+fn writable_folders<'a>(plan: &'a CellPlan, base: &[BaseEntry]) -> Vec<&'a Path> {
     let mut folders = vec![Path::new("/tmp"), Path::new("/dev/shm")];
-    if root::has_own_working_folder(plan) {
+    if root::working_folder_kind(plan, base) == root::WorkingFolder::Own {
         folders.push(Path::new(&plan.working_folder));
     }
     folders.extend(

@@ -64,9 +64,10 @@ impl std::ops::Deref for OpenedMount {
 
 /// A root that has everything every cell has.
 #[derive(Debug)]
-pub(super) struct Skeleton {
+pub(super) struct Skeleton<'a> {
     root: OwnedFd,
     host: Host,
+    base: &'a [BaseEntry],
 }
 
 /// Whether the host's files can still be named.
@@ -86,7 +87,7 @@ pub(super) fn build(
     user: RunUser,
     writable_bytes: u64,
     mounts: MountOrigin,
-) -> StepResult<Skeleton> {
+) -> StepResult<Skeleton<'_>> {
     mount_change(
         "/",
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
@@ -127,15 +128,20 @@ pub(super) fn build(
         }
         MountOrigin::Cell => Host::InReach,
     };
-    Ok(Skeleton { root, host })
+    Ok(Skeleton { root, host, base })
 }
 
 /// Adds what the document declares. After that nothing of the host can be named but what was
 /// mounted.
-pub(super) fn enter(skeleton: Skeleton, plan: &CellPlan, mounts: &[OpenedMount]) -> StepResult<()> {
+pub(super) fn enter(
+    skeleton: &Skeleton<'_>,
+    plan: &CellPlan,
+    mounts: &[OpenedMount],
+) -> StepResult<()> {
     let root = skeleton.root.as_fd();
-    make_declared_places(root, plan, mounts)?;
-    make_working_folder(root, plan)?;
+    let working_folder = working_folder_kind(plan, skeleton.base);
+    make_declared_places(root, plan, working_folder, mounts)?;
+    make_working_folder(root, plan, working_folder)?;
     set(root, Depth::One, MOUNT_ATTR_RDONLY).step("make the root read-only")?;
     let mut in_order: Vec<_> = mounts.iter().collect();
     in_order.sort_by_key(|mount| mount.target.matches('/').count());
@@ -185,12 +191,13 @@ fn make_places(root: BorrowedFd<'_>) -> StepResult<()> {
 fn make_declared_places(
     root: BorrowedFd<'_>,
     plan: &CellPlan,
+    working_folder: WorkingFolder,
     mounts: &[OpenedMount],
 ) -> StepResult<()> {
     for mount in mounts {
         let links = links_for(mount, mounts);
         // Places in another mount can be made only once what they lie in is there.
-        if links != Links::Refuse && !is_in_writable_folder(plan, &mount.target) {
+        if links != Links::Refuse && !is_in_writable_folder(plan, working_folder, &mount.target) {
             place_for(root, mount, links)?;
         }
     }
@@ -266,23 +273,37 @@ fn open_within(root: BorrowedFd<'_>, path: &str, links: Links) -> rustix::io::Re
     openat2(root, path, flags, Mode::empty(), resolve)
 }
 
-/// Whether the working folder is one that the cell gets made, and not part of a mount, of
-/// `/tmp` or of the system.
-pub(super) fn has_own_working_folder(plan: &CellPlan) -> bool {
-    let folder = &plan.working_folder;
-    plan.mount_over(folder).is_none()
-        && ![
-            "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/dev",
-            "/proc", "/tmp",
-        ]
-        .iter()
-        .any(|system| is_beneath(folder, system))
+/// Where the working folder lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WorkingFolder {
+    /// The cell gets one made, to write to.
+    Own,
+    /// In a mount, in `/tmp` or in the system, which decide whether it can be written to.
+    InAnother,
 }
 
-fn is_in_writable_folder(plan: &CellPlan, target: &str) -> bool {
+pub(super) fn working_folder_kind(plan: &CellPlan, base: &[BaseEntry]) -> WorkingFolder {
+    let folder = &plan.working_folder;
+    let reserved = [
+        "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/dev", "/proc",
+        "/tmp",
+    ];
+    let in_another = plan.mount_over(folder).is_some()
+        || reserved.iter().any(|system| is_beneath(folder, system))
+        || base
+            .iter()
+            .any(|entry| is_beneath(relative(folder), &entry.target));
+    if in_another {
+        WorkingFolder::InAnother
+    } else {
+        WorkingFolder::Own
+    }
+}
+
+fn is_in_writable_folder(plan: &CellPlan, working_folder: WorkingFolder, target: &str) -> bool {
     let strictly_beneath = |folder: &str| target != folder && is_beneath(target, folder);
     strictly_beneath("/tmp")
-        || (has_own_working_folder(plan) && strictly_beneath(&plan.working_folder))
+        || (working_folder == WorkingFolder::Own && strictly_beneath(&plan.working_folder))
 }
 
 /// The files of `/etc` that describe the cell itself.
@@ -329,11 +350,11 @@ fn place_base(root: BorrowedFd<'_>, entry: &BaseEntry) -> StepResult<()> {
         Some((folder, _)) => make_folders(root, folder).step(step)?,
     }
     match &entry.kind {
-        BaseKind::Link(to) => return symlinkat(to, root, entry.target).step(step),
-        BaseKind::Folder => make_folder(root, entry.target).step(step)?,
-        BaseKind::File => make_file(root, entry.target, b"").step(step)?,
+        BaseKind::Link(to) => return symlinkat(to, root, &*entry.target).step(step),
+        BaseKind::Folder => make_folder(root, &entry.target).step(step)?,
+        BaseKind::File => make_file(root, &entry.target, b"").step(step)?,
     }
-    bind(root, &entry.source, entry.target).step(step)
+    bind(root, &entry.source, &entry.target).step(step)
 }
 
 /// Device nodes are bound from the host, since a user namespace may not make any.
@@ -392,10 +413,14 @@ fn make_writable(root: BorrowedFd<'_>, folder: &str) -> rustix::io::Result<()> {
 }
 
 /// The working folder, where it is the cell's own.
-fn make_working_folder(root: BorrowedFd<'_>, plan: &CellPlan) -> StepResult<()> {
+fn make_working_folder(
+    root: BorrowedFd<'_>,
+    plan: &CellPlan,
+    kind: WorkingFolder,
+) -> StepResult<()> {
     let folder = relative(&plan.working_folder);
     let step = format_args!("make the working folder {:?}", plan.working_folder);
-    if has_own_working_folder(plan) {
+    if kind == WorkingFolder::Own {
         make_folders(root, folder).step(step)?;
         make_writable(root, folder).step(step)
     } else if is_beneath(folder, "tmp") && plan.mount_over(&plan.working_folder).is_none() {

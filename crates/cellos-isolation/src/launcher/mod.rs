@@ -35,7 +35,7 @@ use self::{
     seed::Seed,
 };
 use crate::{
-    base::{self, BaseEntry},
+    base::{self, BaseEntry, SystemView},
     cgroup::{Cgroup, CgroupHost},
     message::{self, MAX_MESSAGE_BYTES, Message},
     plan::{DEFAULT_USER, WRITABLE_MAX_BYTES},
@@ -55,6 +55,9 @@ pub struct LauncherOptions {
     pub cgroup_parent: Option<PathBuf>,
     /// Whether cells are begun before they are asked for.
     pub warm: Warm,
+    /// What cells see of the system that they are built on.
+    #[serde(default)]
+    pub system: SystemView,
 }
 
 /// Whether cells are begun before they are asked for. A begun cell is an init that has built
@@ -250,7 +253,7 @@ impl Launcher {
             spares: Spares::default(),
             host_namespaces: Lazy::default(),
             host_mounts: Lazy::default(),
-            base: base::find(Path::new("/"))?,
+            base: base::find(Path::new("/"), options.system)?,
             filter: Filter::build().map_err(io::Error::other)?,
             cgroups: Lazy::default(),
             cgroup_parent: options.cgroup_parent.clone(),
