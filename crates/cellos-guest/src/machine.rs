@@ -1,9 +1,14 @@
 //! What PID 1 does to the machine as a whole, and does not do as an ordinary process.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    os::fd::{AsRawFd as _, IntoRawFd as _},
+    time::Duration,
+};
 
 use cellos_bridge::Entropy;
 use rustix::{
+    fs::{Mode, OFlags},
     process::DumpableBehavior,
     system::RebootCommand,
     time::{ClockId, Timespec, clock_settime},
@@ -117,6 +122,24 @@ pub fn reset() -> ! {
     let _ = rustix::system::reboot(command);
     // Only without the right to: then the end of PID 1 is the end of the machine, by panic.
     std::process::abort()
+}
+
+/// Makes a write to a pipe or socket that nobody reads an error, and not the end of this process.
+pub fn ignore_broken_pipes() {
+    // SAFETY: SIG_IGN is a valid disposition.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// Takes the numbers of standard streams that the kernel could not open, so that nothing else gets
+/// them. What they lead to is of no use; [`boot`](crate::boot) gives them `/dev/null`.
+pub fn occupy_standard_streams() {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    while let Ok(placeholder) = rustix::fs::open("/", flags, Mode::empty()) {
+        if placeholder.as_raw_fd() > 2 {
+            return;
+        }
+        let _ = placeholder.into_raw_fd();
+    }
 }
 
 /// Makes the kernel collect every process that ends as a child of this one, orphans included

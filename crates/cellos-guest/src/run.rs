@@ -45,6 +45,7 @@ pub enum GuestError {
 /// Boots the machine and serves its host. When that is over, for whatever reason, the machine is
 /// reset, and nothing of a cell is left.
 pub fn as_pid_1() -> ! {
+    machine::occupy_standard_streams();
     rustix::thread::set_name(c"cellos-init").unwrap_or_default();
     let begun = match boot::begin() {
         Ok(begun) => begun,

@@ -7,6 +7,7 @@ mod control_groups;
 mod events;
 mod modules;
 mod mounts;
+mod standard_streams;
 
 use std::{io, path::PathBuf};
 
@@ -102,6 +103,7 @@ pub struct Begun {
 /// [`BootError`] with the step that failed.
 pub fn begin() -> Result<Begun, BootError> {
     mounts::mount_kernel_file_systems()?;
+    standard_streams::open()?;
     let line = command_line::read()?;
     let bridge = command_line::bridge_device(&line)?;
     let events = KernelEvents::open()?;
