@@ -7,6 +7,8 @@
 
 use std::{
     ffi::{c_char, c_int},
+    fs::File,
+    io,
     os::fd::{FromRawFd as _, OwnedFd, RawFd},
 };
 
@@ -52,14 +54,13 @@ fn as_process() -> c_int {
 }
 
 fn on_descriptor(number: RawFd) -> c_int {
-    // SAFETY: fcntl(2) only looks.
-    if number <= 2 || unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
-        eprintln!("cellos-guest: descriptor {number} is a standard stream or not open");
-        return WRONG_USAGE;
-    }
-    // SAFETY: the descriptor is open, as was just seen, and nothing else in this program, which
-    // has only begun, uses it.
-    let stream = unsafe { OwnedFd::from_raw_fd(number) };
+    let stream = match take_descriptor(number) {
+        Ok(stream) => stream,
+        Err(error) => {
+            eprintln!("cellos-guest: take descriptor {number}: {error}");
+            return WRONG_USAGE;
+        }
+    };
     match run::on_stream(stream) {
         Ok(()) => SUCCESS,
         Err(error) => {
@@ -67,4 +68,22 @@ fn on_descriptor(number: RawFd) -> c_int {
             FAILURE
         }
     }
+}
+
+/// Takes over an inherited descriptor. Standard input is left behind with `/dev/null`; the
+/// others of its kind are for what this program has to say.
+fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
+    if number == 0 {
+        let stream = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
+        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        return Ok(stream);
+    }
+    // SAFETY: fcntl(2) only looks, and marks the descriptor.
+    let found = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if number <= 2 || found != 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: the descriptor is open, as was just seen, and nothing else in this program, which
+    // has only begun, uses it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
