@@ -33,6 +33,7 @@ fn a_descriptor_that_is_no_stream_ends_it() {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    // It reads as a host that has gone.
-    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("write to the bridge"), "{said}");
 }
