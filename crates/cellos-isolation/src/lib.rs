@@ -8,6 +8,7 @@
 
 mod base;
 pub mod cgroup;
+pub mod confined;
 mod init;
 mod launcher;
 pub mod message;

@@ -169,9 +169,14 @@ pub(crate) fn mount_setattr(
     }
 }
 
-/// Brings the loopback interface of the caller's network namespace up (`SIOCSIFFLAGS` of
-/// netdevice(7)).
+/// Brings the loopback interface of the caller's network namespace up.
 pub(crate) fn bring_loopback_up() -> io::Result<()> {
+    bring_up("lo")
+}
+
+/// Brings an interface of the caller's network namespace up (`SIOCSIFFLAGS` of netdevice(7)). Of a
+/// name that is too long only the beginning counts.
+pub(crate) fn bring_up(interface: &str) -> io::Result<()> {
     /// `IFF_UP | IFF_RUNNING`, in the width that the request has.
     const UP_AND_RUNNING: libc::c_short = 0x1 | 0x40;
     let socket = rustix::net::socket_with(
@@ -182,7 +187,12 @@ pub(crate) fn bring_loopback_up() -> io::Result<()> {
     )?;
     // SAFETY: ifreq is plain data for which all zeroes is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+    let name_bytes = request.ifr_name.len() - 1;
+    for (to, from) in request
+        .ifr_name
+        .iter_mut()
+        .zip(interface.bytes().take(name_bytes))
+    {
         *to = from.cast_signed();
     }
     request.ifr_ifru.ifru_flags = UP_AND_RUNNING;
@@ -339,6 +349,49 @@ pub(crate) fn execute(
         );
     }
     io::Error::last_os_error()
+}
+
+/// execveat(2) of an open file, as [`execute`]. Returns only when it failed.
+pub(crate) fn execute_open(
+    program: BorrowedFd<'_>,
+    arguments: &PointerVector<'_>,
+    environment: &PointerVector<'_>,
+) -> io::Error {
+    // SAFETY: the path is a static empty string, which AT_EMPTY_PATH asks for; the vectors are as
+    // `execute` has them.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            arguments.pointers.as_ptr(),
+            environment.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        );
+    }
+    io::Error::last_os_error()
+}
+
+/// unshare(2): moves the caller, which has a single thread, into new namespaces.
+pub(crate) fn unshare(namespaces: libc::c_int) -> io::Result<()> {
+    // SAFETY: takes a number only. Nothing of memory is unshared.
+    if unsafe { libc::unshare(namespaces) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Makes `number` refer to what `descriptor` does, and to outlive execve(2) (dup2(2)). Whatever
+/// `number` was before is closed; an owner of it must not be used afterwards.
+pub(crate) fn duplicate_onto(descriptor: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    // SAFETY: takes numbers only; the caller is about to become another program and owns nothing
+    // at `number`.
+    if unsafe { libc::dup2(descriptor.as_raw_fd(), number) } == number {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// A NULL-terminated array of C strings, as execve(2) takes it.

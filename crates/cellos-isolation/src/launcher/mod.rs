@@ -28,10 +28,11 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
+pub(crate) use identity::IdentityMode;
+
 use self::{
     cell::{Cell, PARKED_BRIEFLY},
     host_mounts::HostMounts,
-    identity::IdentityMode,
     seed::Seed,
 };
 use crate::{
