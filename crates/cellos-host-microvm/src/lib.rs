@@ -20,6 +20,7 @@ mod error;
 pub mod leftovers;
 mod parked;
 mod place;
+mod console;
 mod plan;
 mod pool;
 mod process;

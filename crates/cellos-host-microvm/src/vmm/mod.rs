@@ -4,6 +4,8 @@
 //! of one on the host. It knows nothing of documents, of what PID 1 says over the bridge, or of the
 //! evidence.
 
+pub(crate) mod process;
+
 use std::{path::PathBuf, process::ExitStatus, time::Duration};
 
 use async_trait::async_trait;
