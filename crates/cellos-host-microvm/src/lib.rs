@@ -21,11 +21,14 @@ pub mod leftovers;
 mod parked;
 mod place;
 mod console;
+mod limits;
 mod plan;
 mod pool;
 mod process;
 mod random;
 mod session;
+#[cfg(test)]
+mod testing;
 mod vmm;
 
 pub use backend::MicrovmBackend;

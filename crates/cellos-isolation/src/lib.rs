@@ -17,6 +17,7 @@ pub mod protocol;
 pub mod sandbox;
 mod start;
 mod sys;
+pub mod tsc;
 
 pub use base::{MAX_IMAGE_ENTRIES, SystemView};
 pub use launcher::{LauncherOptions, Warm};

@@ -29,11 +29,13 @@ pub enum Ability {
     Bubblewrap,
     /// The program `python3`, word `python3`.
     Python3,
+    /// The program `qemu-system-x86_64`, word `qemu`.
+    Qemu,
 }
 
 impl Ability {
     /// Every ability.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::UserNamespaces,
         Self::Cgroups,
         Self::Root,
@@ -41,6 +43,7 @@ impl Ability {
         Self::Kvm,
         Self::Bubblewrap,
         Self::Python3,
+        Self::Qemu,
     ];
 
     /// The word that names it in [`REQUIRE_VARIABLE`].
@@ -54,6 +57,7 @@ impl Ability {
             Self::Kvm => "kvm",
             Self::Bubblewrap => "bubblewrap",
             Self::Python3 => "python3",
+            Self::Qemu => "qemu",
         }
     }
 
@@ -81,6 +85,7 @@ impl Ability {
                 .map_err(|error| format!("/dev/kvm: {error}")),
             Self::Bubblewrap => runs("bwrap", &["--version"]),
             Self::Python3 => runs("python3", &["--version"]),
+            Self::Qemu => runs("qemu-system-x86_64", &["--version"]),
         };
         found.map_err(|why| Missing {
             word: self.word().into(),

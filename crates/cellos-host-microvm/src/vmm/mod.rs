@@ -5,6 +5,7 @@
 //! evidence.
 
 pub(crate) mod process;
+pub(crate) mod qemu;
 
 use std::{path::PathBuf, process::ExitStatus, time::Duration};
 
