@@ -21,7 +21,9 @@ pub mod leftovers;
 mod parked;
 mod place;
 mod console;
+mod kvm;
 mod limits;
+mod network;
 mod plan;
 mod pool;
 mod process;
@@ -37,3 +39,4 @@ pub use config::{
     Accelerators, BootFiles, DriverChoice, FirecrackerConfig, Jail, ManifestTrust, MicrovmConfig,
     QemuConfig, RateLimits,
 };
+pub use kvm::KvmVerdict;

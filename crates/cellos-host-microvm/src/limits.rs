@@ -16,12 +16,14 @@ use crate::vmm::{MonitorLimits, VmmError};
 /// of which QEMU makes up to 64.
 const MONITOR_TASKS: u64 = 128;
 
+/// Number of the next group: with the process that makes it, it tells groups apart.
+static SEQUENCE: AtomicU64 = AtomicU64::new(0);
+
 /// Makes the control groups of monitors.
 #[derive(Debug)]
 pub(crate) struct MonitorGroups {
     host: CgroupHost,
     creator: Creator,
-    sequence: AtomicU64,
 }
 
 /// The control groups of one monitor. Dropping it removes nothing.
@@ -42,7 +44,6 @@ impl MonitorGroups {
                 step: "find out who makes control groups".to_owned(),
                 source,
             })?,
-            sequence: AtomicU64::new(0),
         })
     }
 
@@ -69,7 +70,7 @@ impl MonitorGroups {
                 .then_some(MONITOR_TASKS),
             accounting: Accounting::WithLimits,
         };
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
         let leaf = leaf_name(machine, &self.creator, sequence);
         let made = self.host.create(&leaf, &limits);
         made.map(|group| MonitorGroup { group })

@@ -345,3 +345,7 @@ fn host(step: String, source: io::Error) -> VmmError {
 #[cfg(test)]
 #[path = "process_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "confinement_tests.rs"]
+mod confinement;

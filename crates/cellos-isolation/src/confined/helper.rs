@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     ffi::CString,
     fs, io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd},
     path::{Path, PathBuf},
 };
 
@@ -87,7 +87,6 @@ fn confine(socket: &OwnedFd) -> Result<Infallible, Failure> {
     Cgroup::open(&order.control_groups)
         .and_then(|groups| groups.join_from_child())
         .at(Step::ControlGroups)?;
-    lower_limits(&order)?;
 
     let identity = IdentityMode::detect();
     make_namespaces(identity, order.privileges)?;
@@ -128,8 +127,10 @@ fn confine(socket: &OwnedFd) -> Result<Infallible, Failure> {
         .iter()
         .map(|(name, value)| format!("{name}={value}"));
     let environment = strings(environment)?;
+    // Not before: parked descriptors have higher numbers than the program may use.
+    lower_limits(&order)?;
     let needed = [socket.as_fd(), program.as_fd(), network_namespace.as_fd()];
-    arrange_descriptors(&null, &given, &needed)?;
+    arrange_descriptors(null, given, &needed)?;
     message::send(
         socket.as_fd(),
         &report,
@@ -380,18 +381,22 @@ fn give_up_privileges(identity: IdentityMode, (uid, gid): (u32, u32)) -> Result<
 /// Gives the descriptors their final numbers and closes all others but the `needed` ones, which the
 /// execution of the program closes. Standard output and error are as the parent made them.
 fn arrange_descriptors(
-    null: &OwnedFd,
-    given: &[OwnedFd],
+    null: OwnedFd,
+    given: Vec<OwnedFd>,
     needed: &[BorrowedFd<'_>],
 ) -> Result<(), Failure> {
     let mut keep = Vec::new();
     sys::duplicate_onto(null.as_fd(), 0).at(Step::Descriptors)?;
-    for (number, descriptor) in (FIRST_DESCRIPTOR..PARKED_FROM).zip(given) {
+    for (number, descriptor) in (FIRST_DESCRIPTOR..PARKED_FROM).zip(&given) {
         sys::duplicate_onto(descriptor.as_fd(), number).at(Step::Descriptors)?;
         keep.push(number);
     }
     keep.extend(needed.iter().map(AsRawFd::as_raw_fd));
     keep.sort_unstable();
+    // They are closed below, which must not happen twice.
+    for descriptor in given.into_iter().chain([null]) {
+        let _ = descriptor.into_raw_fd();
+    }
     descriptors::close_except(&keep).at(Step::Descriptors)
 }
 

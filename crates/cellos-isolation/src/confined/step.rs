@@ -18,9 +18,6 @@ pub enum Step {
     /// Control groups.
     #[error("join its control groups")]
     ControlGroups,
-    /// `setrlimit`.
-    #[error("lower its resource limits")]
-    ResourceLimits,
     /// `unshare` and the maps of the user namespace.
     #[error(
         "make its namespaces (without root, the kernel has to allow user namespaces: \
@@ -48,6 +45,9 @@ pub enum Step {
     /// User, group and supplementary groups.
     #[error("become its user")]
     Identity,
+    /// `setrlimit`.
+    #[error("lower its resource limits")]
+    ResourceLimits,
     /// Numbers of its descriptors.
     #[error("arrange its descriptors")]
     Descriptors,

@@ -18,7 +18,7 @@ use std::{
 
 use async_trait::async_trait;
 use cellos_core::ports::workload::GuestExecution;
-use cellos_isolation::confined::{FIRST_DESCRIPTOR, Helper, Network, Order, Privileges};
+use cellos_isolation::confined::{FIRST_DESCRIPTOR, Helper, Order, Privileges};
 use tokio::net::UnixStream;
 
 pub(crate) use self::command_line::Accelerator;
@@ -28,13 +28,16 @@ use self::{
     machine::QemuMachine,
 };
 use super::{
-    BootOrder, Driver, Machine, MonitorFacts, Parking, Snapshot, VmmError,
+    BootOrder, Driver, Machine, MonitorFacts, MonitorLimits, Parking, Snapshot, VmmError,
     process::{Monitor, Start},
 };
 use crate::{
-    artifacts::Artifact,
-    config::RateLimits,
+    artifacts::{Artifact, Artifacts},
+    config::{Accelerators, QemuConfig, RateLimits},
+    kvm::{self, KvmVerdict},
     limits::{MonitorGroup, MonitorGroups},
+    network::MachineNetwork,
+    plan::MachineShape,
 };
 
 /// QEMU's name in messages and evidence.
@@ -72,7 +75,72 @@ pub(crate) struct QemuDriver {
     groups: Arc<MonitorGroups>,
 }
 
+/// What a trial of KVM needs: a kernel, and places for one machine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Trial<'a> {
+    pub(crate) artifacts: &'a Artifacts,
+    /// A name like that of any machine.
+    pub(crate) name: &'a str,
+    /// An empty folder, which stays empty.
+    pub(crate) folder: &'a Path,
+}
+
+/// Machine of a trial: as small as distributions' kernels boot in.
+const TRIAL_SHAPE: MachineShape = MachineShape {
+    vcpus: 1,
+    memory_mib: 256,
+};
+
 impl QemuDriver {
+    /// A driver as the operator wants it. Where KVM may be used it is tried.
+    ///
+    /// # Errors
+    /// [`VmmError::Unusable`] where QEMU does not run, or KVM does not and is wanted.
+    pub(crate) async fn open(
+        config: &QemuConfig,
+        rates: RateLimits,
+        helper: Helper,
+        groups: Arc<MonitorGroups>,
+        trial: Trial<'_>,
+    ) -> Result<Self, VmmError> {
+        let emulation = Accelerator::Emulation {
+            tsc_khz: cellos_isolation::tsc::frequency_khz(),
+        };
+        let with = |accelerator| {
+            let (helper, groups) = (helper.clone(), Arc::clone(&groups));
+            Self::new(&config.program, accelerator, rates, helper, groups)
+        };
+        if config.accelerators == Accelerators::Emulation {
+            return with(emulation).await;
+        }
+        let driver = with(Accelerator::Kvm).await?;
+        match (driver.kvm(trial).await, config.accelerators) {
+            (KvmVerdict::Works, _) => Ok(driver),
+            (_, Accelerators::Best | Accelerators::Emulation) => Ok(Self {
+                accelerator: emulation,
+                ..driver
+            }),
+            (verdict, Accelerators::KvmOnly) => Err(unusable(verdict.to_string())),
+        }
+    }
+
+    /// Whether this driver's accelerator, KVM, runs a guest.
+    async fn kvm(&self, trial: Trial<'_>) -> KvmVerdict {
+        let artifacts = Artifacts {
+            initrd: None,
+            ..trial.artifacts.clone()
+        };
+        let order = BootOrder {
+            name: trial.name,
+            shape: TRIAL_SHAPE,
+            artifacts: &artifacts,
+            folder: trial.folder,
+            limits: MonitorLimits::default(),
+            extra_boot_arguments: "",
+        };
+        kvm::probe(self, order).await
+    }
+
     /// A driver for the QEMU at `program`, which it asks for its version.
     ///
     /// # Errors
@@ -145,7 +213,7 @@ impl QemuDriver {
             open_files: OPEN_FILES,
             file_bytes: 0,
             privileges: Privileges::None,
-            network: Network::Empty,
+            network: MachineNetwork::None.order(),
         };
         let monitor = Monitor::start(Start {
             name: NAME,

@@ -88,3 +88,187 @@ async fn a_machine_boots_speaks_over_its_bridge_and_leaves_nothing() {
     assert_eq!(machine.remove().await, [""; 0]);
     assert!(machine.bridge().await.is_err());
 }
+
+#[tokio::test]
+async fn a_guest_that_panics_ends_its_monitor_at_once() {
+    cellos_testkit::require!("qemu");
+    cellos_testkit::require!("vm-bundle", testing::bundle().map(drop));
+    let bundle = testing::bundle().unwrap();
+    let booted = boot_with(&bundle, |order| {
+        order.extra_boot_arguments = "rdinit=/no-such-init"
+    });
+    let machine = booted.await.unwrap().machine;
+    let end = tokio::time::timeout(Duration::from_secs(60), machine.ended())
+        .await
+        .unwrap();
+    let console = machine.console_tail();
+    // A panic is an orderly end for QEMU: its code alone says nothing.
+    assert!(end.0.unwrap().success(), "{console}");
+    assert!(console.contains("Kernel panic - not syncing"), "{console}");
+    assert_eq!(machine.remove().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_monitor_is_confined_before_its_guest_runs() {
+    cellos_testkit::require!("qemu");
+    cellos_testkit::require!("vm-bundle", testing::bundle().map(drop));
+    let booted = boot_with(&testing::bundle().unwrap(), |_| ())
+        .await
+        .unwrap();
+    let machine = booted.machine;
+    let process = PathBuf::from(format!("/proc/{}", machine.pid()));
+    let status = fs::read_to_string(process.join("status")).unwrap();
+    for (field, value) in [
+        ("CapEff", "0000000000000000"),
+        ("CapBnd", "0000000000000000"),
+        ("NoNewPrivs", "1"),
+        // QEMU's own filter.
+        ("Seccomp", "2"),
+    ] {
+        assert_eq!(testing::field(&status, field), value, "{field}");
+    }
+    if rustix::process::geteuid().is_root() {
+        assert!(!testing::field(&status, "Uid").starts_with("0\t"));
+        let network = fs::read_link(process.join("ns/net")).unwrap();
+        assert_ne!(network, fs::read_link("/proc/self/ns/net").unwrap());
+        let command = fs::read_to_string(process.join("cmdline")).unwrap();
+        let folder = booted.folder.path().to_str().unwrap();
+        assert!(!command.contains(folder), "{command}");
+    }
+    assert_eq!(machine.remove().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn dropping_a_machine_kills_its_monitor() {
+    cellos_testkit::require!("qemu");
+    cellos_testkit::require!("vm-bundle", testing::bundle().map(drop));
+    let booted = boot_with(&testing::bundle().unwrap(), |_| ())
+        .await
+        .unwrap();
+    let process = format!("/proc/{}", booted.machine.pid());
+    let group = booted.machine.cgroup();
+    drop(booted);
+    let gone = async {
+        while fs::exists(&process).unwrap() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), gone)
+        .await
+        .unwrap();
+    // The group is left for whoever reads the place's record.
+    if let Some(group) = group {
+        let _ = fs::remove_dir(group);
+    }
+}
+
+#[tokio::test]
+async fn a_qemu_that_refuses_its_machine_is_an_error_in_its_words() {
+    cellos_testkit::require!("qemu");
+    cellos_testkit::require!("vm-bundle", testing::bundle().map(drop));
+    let too_many = |order: &mut BootOrder<'_>| order.shape.vcpus = 100_000;
+    let refused = boot_with(&testing::bundle().unwrap(), too_many).await;
+    let error = refused.err().unwrap();
+    assert!(matches!(error, VmmError::Ended { .. }), "{error}");
+    assert!(error.to_string().contains("CPUs"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_not_qemu_is_unusable_by_its_name() {
+    for program in ["/bin/true", "/no/such/qemu"] {
+        let driver = QemuDriver::new(
+            Path::new(program),
+            Accelerator::Kvm,
+            RateLimits::default(),
+            testing::helper(),
+            Arc::new(MonitorGroups::new(None).unwrap()),
+        );
+        let error = driver.await.unwrap_err();
+        assert!(matches!(error, VmmError::Unusable { .. }), "{error}");
+        assert!(error.to_string().contains(program), "{error}");
+    }
+}
+
+async fn trial_with(accelerator: Accelerator) -> Result<(), String> {
+    let groups = Arc::new(MonitorGroups::new(None).unwrap());
+    let qemu = testing::qemu();
+    let rates = RateLimits::default();
+    let driver = QemuDriver::new(&qemu, accelerator, rates, testing::helper(), groups).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut artifacts = testing::bundle().unwrap().artifacts(&qemu);
+    artifacts.initrd = None;
+    let order = BootOrder {
+        name: "trial1",
+        shape: TRIAL_SHAPE,
+        artifacts: &artifacts,
+        folder: folder.path(),
+        limits: MonitorLimits::default(),
+        extra_boot_arguments: "",
+    };
+    kvm::trial(&driver.unwrap(), order).await
+}
+
+/// A trial that no accelerator can pass would say nothing about KVM.
+#[tokio::test]
+async fn a_trial_is_passed_by_what_runs_guests() {
+    cellos_testkit::require!("qemu");
+    cellos_testkit::require!("vm-bundle", testing::bundle().map(drop));
+    let tsc_khz = cellos_isolation::tsc::frequency_khz();
+    assert_eq!(trial_with(Accelerator::Emulation { tsc_khz }).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_trial_and_a_glance_agree_where_kvm_cannot_run_guests() {
+    cellos_testkit::require!("qemu");
+    cellos_testkit::require!("kvm");
+    cellos_testkit::require!("vm-bundle", testing::bundle().map(drop));
+    let tried = trial_with(Accelerator::Kvm).await;
+    println!("{tried:?}");
+    match KvmVerdict::at_a_glance() {
+        KvmVerdict::OpensButCannotRunGuests { .. } => assert!(tried.is_err()),
+        verdict => assert_eq!(verdict, KvmVerdict::Untried),
+    }
+}
+
+#[tokio::test]
+async fn the_best_accelerator_is_emulation_where_kvm_was_not_seen_to_work() {
+    cellos_testkit::require!("qemu");
+    cellos_testkit::require!("vm-bundle", testing::bundle().map(drop));
+    let folder = tempfile::tempdir().unwrap();
+    let qemu = testing::qemu();
+    let artifacts = testing::bundle().unwrap().artifacts(&qemu);
+    let open = |accelerators| {
+        let config = QemuConfig {
+            program: qemu.clone(),
+            accelerators,
+        };
+        let groups = Arc::new(MonitorGroups::new(None).unwrap());
+        let trial = Trial {
+            artifacts: &artifacts,
+            name: "trial2",
+            folder: folder.path(),
+        };
+        async move {
+            let rates = RateLimits::default();
+            QemuDriver::open(&config, rates, testing::helper(), groups, trial).await
+        }
+    };
+    let best = open(Accelerators::Best).await.unwrap().facts();
+    assert_eq!(best.name, "qemu");
+    assert!(
+        best.version.starts_with(|c: char| c.is_ascii_digit()),
+        "{best:?}"
+    );
+    match open(Accelerators::KvmOnly).await {
+        Ok(driver) => assert_eq!(
+            (driver.facts(), best.execution),
+            (best.clone(), GuestExecution::Kvm)
+        ),
+        Err(error) => {
+            assert!(matches!(error, VmmError::Unusable { .. }), "{error}");
+            assert_eq!(best.execution, GuestExecution::Emulated);
+        }
+    }
+    let emulated = open(Accelerators::Emulation).await.unwrap().facts();
+    assert_eq!(emulated.execution, GuestExecution::Emulated);
+}
