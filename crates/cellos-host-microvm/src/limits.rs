@@ -3,7 +3,11 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
 };
 
 use cellos_isolation::cgroup::{
@@ -26,10 +30,12 @@ pub(crate) struct MonitorGroups {
     creator: Creator,
 }
 
-/// The control groups of one monitor. Dropping it removes nothing.
+/// The control groups of one monitor. One that is dropped without having been removed, as by a
+/// boot that its caller gave up, is removed behind the scenes.
 #[derive(Debug)]
 pub(crate) struct MonitorGroup {
-    group: Cgroup,
+    group: Arc<Cgroup>,
+    removed: AtomicBool,
 }
 
 impl MonitorGroups {
@@ -73,11 +79,14 @@ impl MonitorGroups {
         let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
         let leaf = leaf_name(machine, &self.creator, sequence);
         let made = self.host.create(&leaf, &limits);
-        made.map(|group| MonitorGroup { group })
-            .map_err(|error| VmmError::Host {
-                step: format!("make the control group of machine {machine}"),
-                source: io::Error::other(with_causes(&error)),
-            })
+        made.map(|group| MonitorGroup {
+            group: Arc::new(group),
+            removed: AtomicBool::new(false),
+        })
+        .map_err(|error| VmmError::Host {
+            step: format!("make the control group of machine {machine}"),
+            source: io::Error::other(with_causes(&error)),
+        })
     }
 }
 
@@ -92,8 +101,10 @@ impl MonitorGroup {
         self.group.primary_path().map(Path::to_owned)
     }
 
-    /// Kills what is in it, removes it, and looks for what is left: one line for each.
+    /// Kills what is in it, removes it, and looks for what is left: one line for each. Blocks for
+    /// as long as the kernel still counts what has ended, at most some seconds.
     pub(crate) fn remove(&self) -> Vec<String> {
+        self.removed.store(true, Ordering::Relaxed);
         let mut left = Vec::new();
         for result in [self.group.kill(), self.group.remove()] {
             left.extend(result.err().map(|error| with_causes(&error)));
@@ -101,6 +112,20 @@ impl MonitorGroup {
         let there = self.group.paths().filter(|path| path.exists());
         left.extend(there.map(|path| format!("control group {} is still there", path.display())));
         left
+    }
+}
+
+impl Drop for MonitorGroup {
+    fn drop(&mut self) {
+        if *self.removed.get_mut() || self.group.primary_path().is_none() {
+            return;
+        }
+        let group = Arc::clone(&self.group);
+        // Nobody waits for it. What fails here is found and removed by a later run, by its name.
+        let _ = thread::Builder::new().spawn(move || {
+            let _ = group.kill();
+            let _ = group.remove();
+        });
     }
 }
 
@@ -131,6 +156,24 @@ mod tests {
         assert_eq!(group.remove(), [""; 0]);
         assert!(!paths.iter().any(|path| path.exists()), "{paths:?}");
         assert_eq!(group.remove(), [""; 0]);
+    }
+
+    #[test]
+    fn a_group_that_is_dropped_is_removed_all_the_same() {
+        cellos_testkit::require!("cgroups");
+        let groups = MonitorGroups::new(None).unwrap();
+        let limits = MonitorLimits {
+            memory_bytes: Some(64 << 20),
+            cpu_max: None,
+        };
+        let group = groups.make("m2", limits).unwrap();
+        let paths = group.paths();
+        drop(group);
+        let begun = std::time::Instant::now();
+        while paths.iter().any(|path| path.exists()) {
+            assert!(begun.elapsed().as_secs() < 5, "{paths:?}");
+            thread::sleep(std::time::Duration::from_millis(1));
+        }
     }
 
     #[test]

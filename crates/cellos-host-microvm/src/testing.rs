@@ -31,6 +31,10 @@ pub(crate) fn bundle() -> Result<Bundle, String> {
 }
 
 impl Bundle {
+    pub(crate) fn at(folder: &Path) -> Self {
+        Self(folder.to_owned())
+    }
+
     pub(crate) fn artifacts(&self, monitor: &Path) -> Artifacts {
         Artifacts {
             kernel: artifact(&self.0.join("kernel")),

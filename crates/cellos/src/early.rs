@@ -13,6 +13,8 @@ use crate::compose::{self, BackendOptions, PreparedBackend};
 pub(crate) fn helper() -> Option<ExitCode> {
     // Does not return in a process that was executed as a launcher.
     Launcher::take_over_if_asked();
+    // Nor in one that confines a monitor and becomes it.
+    cellos_isolation::confined::take_over_if_asked();
     let first = std::env::args_os().nth(1)?;
     match first.to_str()? {
         cellos_supervisor::host_runner::HELPER_ARGUMENT => {

@@ -25,6 +25,7 @@ const USER: &str = "cellos-test";
 const CRATES: &[&str] = &[
     "cellos",
     "cellos-host-linux",
+    "cellos-host-microvm",
     "cellos-isolation",
     "cellos-host-stub",
     "cellos-supervisor",

@@ -84,3 +84,30 @@ async fn a_descendant_that_keeps_the_pipe_open_does_not_hide_the_end() {
     assert_eq!(monitor.ended().await.0.unwrap().code(), Some(5));
     assert!(begun.elapsed() < Duration::from_secs(2));
 }
+
+#[tokio::test]
+async fn its_machines_console_is_kept_apart_from_its_own_words() {
+    use std::io::Write as _;
+    let (console, mut machine) = std::os::unix::net::UnixStream::pair().unwrap();
+    let process = Command::new("/bin/sh")
+        .args(["-c", "echo monitor >&2; sleep 60"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let monitor = Monitor::adopt("sh", process, Some(console.into())).unwrap();
+    // More than its ring and the socket hold: whoever floods a console is never stopped by it.
+    for number in 0..20_000 {
+        writeln!(machine, "line {number} of a guest").unwrap();
+    }
+    machine.write_all(b"\x1b[2Jlast\n").unwrap();
+    drop(machine);
+    while !monitor.console().ends_with("last\n") {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    monitor.kill_and_wait().await.unwrap();
+    assert_eq!(monitor.said(), "monitor\n");
+    assert!(monitor.console().len() <= CONSOLE_BYTES);
+    assert!(monitor.console().ends_with("line 19999 of a guest\nlast\n"));
+}

@@ -10,7 +10,10 @@ mod machine;
 
 use std::{
     io,
-    os::{fd::OwnedFd, unix::net::UnixStream as StdStream},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::MetadataExt as _, net::UnixStream as StdStream},
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -52,6 +55,9 @@ const VERSION_BOUND: Duration = Duration::from_secs(10);
 
 /// Longest version that is kept, in characters.
 const VERSION_CHARS: usize = 100;
+
+/// Permission of everybody to read a file, `S_IROTH`.
+const READABLE_BY_ALL: u32 = 0o004;
 
 /// Where programs find their libraries and QEMU its firmware.
 const READABLE: [&str; 8] = [
@@ -343,8 +349,20 @@ impl Handed {
         self.give(copy.into())
     }
 
-    /// A file that QEMU opens anew, as it does with kernels.
+    /// A file that QEMU opens anew, as it does with kernels: by then it is another user, where root
+    /// starts it.
     fn reopened(&mut self, artifact: &Artifact) -> Result<i32, VmmError> {
+        let path = artifact.path.display();
+        let status = artifact
+            .file
+            .metadata()
+            .map_err(|error| host(&format!("look at {path}"), error))?;
+        if rustix::process::geteuid().is_root() && status.mode() & READABLE_BY_ALL == 0 {
+            return Err(unusable(format!(
+                "{path} can be read only by its owner, which the monitor's user is not \
+                 (chmod a+r {path})"
+            )));
+        }
         self.reopened.push(self.descriptors.len());
         self.file(artifact)
     }

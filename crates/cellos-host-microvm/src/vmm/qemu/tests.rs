@@ -2,16 +2,20 @@
 
 use std::{fs, time::Instant};
 
+use cellos_testkit::Ability;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::{
-    plan::MachineShape,
+    plan::{MONITOR_OVERHEAD_BYTES, MachineShape},
     testing::{self, Bundle},
     vmm::MonitorLimits,
 };
 
 const MEMORY_MIB: u64 = 256;
+
+/// What a machine and its monitor may use on the host.
+const MONITOR_BYTES: u64 = (MEMORY_MIB << 20) + MONITOR_OVERHEAD_BYTES;
 
 /// A booted machine, its place and what it was booted with.
 struct Booted {
@@ -44,7 +48,10 @@ async fn boot_with(
         },
         artifacts: &artifacts,
         folder: folder.path(),
-        limits: MonitorLimits::default(),
+        limits: MonitorLimits {
+            memory_bytes: Ability::Cgroups.probe().ok().map(|()| MONITOR_BYTES),
+            cpu_max: None,
+        },
         extra_boot_arguments: "",
     };
     change(&mut order);
@@ -149,17 +156,13 @@ async fn dropping_a_machine_kills_its_monitor() {
     let group = booted.machine.cgroup();
     drop(booted);
     let gone = async {
-        while fs::exists(&process).unwrap() {
+        while fs::exists(&process).unwrap() || group.as_ref().is_some_and(|group| group.exists()) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(5), gone)
         .await
         .unwrap();
-    // The group is left for whoever reads the place's record.
-    if let Some(group) = group {
-        let _ = fs::remove_dir(group);
-    }
 }
 
 #[tokio::test]
@@ -271,4 +274,27 @@ async fn the_best_accelerator_is_emulation_where_kvm_was_not_seen_to_work() {
     }
     let emulated = open(Accelerators::Emulation).await.unwrap().facts();
     assert_eq!(emulated.execution, GuestExecution::Emulated);
+}
+
+mod as_root {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_kernel_that_only_root_may_read_is_refused_with_what_mends_it() {
+        cellos_testkit::require!("root");
+        cellos_testkit::require!("qemu");
+        let place = tempfile::tempdir().unwrap();
+        for name in ["kernel", "initrd", "base"] {
+            let path = place.path().join(name);
+            fs::write(&path, "no kernel").unwrap();
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+                .unwrap();
+        }
+        let refused = boot_with(&Bundle::at(place.path()), |_| ())
+            .await
+            .err()
+            .unwrap();
+        assert!(matches!(refused, VmmError::Unusable { .. }), "{refused}");
+        assert!(refused.to_string().contains("chmod a+r"), "{refused}");
+    }
 }
