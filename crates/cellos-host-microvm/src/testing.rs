@@ -7,6 +7,7 @@ use std::{
 };
 
 use cellos_isolation::confined::Helper;
+use cellos_testkit::Ability;
 use sha2::{Digest as _, Sha256};
 
 use crate::artifacts::{Artifact, Artifacts};
@@ -28,6 +29,14 @@ pub(crate) fn bundle() -> Result<Bundle, String> {
         }
     }
     Ok(Bundle(folder))
+}
+
+/// Whether there is a bundle, and what confines a monitor.
+pub(crate) fn can_boot() -> Result<(), String> {
+    for ability in [Ability::UserNamespaces, Ability::Landlock] {
+        ability.probe().map_err(|missing| missing.to_string())?;
+    }
+    bundle().map(drop)
 }
 
 impl Bundle {

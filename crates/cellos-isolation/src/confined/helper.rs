@@ -9,15 +9,15 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags},
-    mount::{MountFlags, MountPropagationFlags},
+    fs::{AtFlags, CWD, Mode, OFlags},
+    mount::MountPropagationFlags,
     net::{RecvFlags, SendFlags},
     process::{Gid, Resource, Rlimit, Signal, Uid},
 };
 
 use super::{
     Confinement, FIRST_DESCRIPTOR, Failure, Network, Order, Privileges, Report, Step, order::Wire,
-    tap,
+    root, tap,
 };
 use crate::{
     cgroup::Cgroup,
@@ -30,12 +30,6 @@ use crate::{
 /// Descriptors are kept from this number up until they get their final ones below it:
 /// [`FIRST_DESCRIPTOR`], [`MAX_DESCRIPTORS`](super::MAX_DESCRIPTORS) and a TAP device.
 const PARKED_FROM: RawFd = 64;
-
-/// Size of the helper's own `/dev` in bytes: it holds a few nodes.
-const DEVICE_FOLDER_OPTIONS: &std::ffi::CStr = c"size=64k,nr_inodes=64,mode=755";
-
-/// Devices that every program may use: they give and take nothing of the host's.
-const HARMLESS_DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/urandom"];
 
 /// Becomes the program, or ends with a report of what failed.
 pub(super) fn main() -> ! {
@@ -96,15 +90,19 @@ fn confine(socket: &OwnedFd) -> Result<Infallible, Failure> {
         Privileges::ForJailer => own_ids(),
     };
     // The program's standard input is opened before its devices are all there is.
-    let null = open_null().at(Step::Devices)?;
+    let null = open_null().at(Step::Root)?;
     let network_namespace = park(open_read_only("/proc/self/ns/net").at(Step::Namespaces)?)?;
     if let Network::Tap { name } = &order.network {
         given.push(park(tap::make(name).at(Step::Tap)?)?);
     }
-    if order.privileges == Privileges::None {
-        make_devices(identity, &order.devices, (uid, gid))?;
-    }
     hand_over_folders(&order, identity, (uid, gid))?;
+    if order.privileges == Privileges::None {
+        root::enter(&order, identity, (uid, gid)).at(Step::Root)?;
+    }
+    // In its own root: a folder outside would be a way out of it.
+    rustix::process::chdir(&order.working_folder)
+        .map_err(|error| about(&order.working_folder, error))
+        .at(Step::Folders)?;
 
     let mut landlock_abi = 0;
     privileges::set_no_new_privs().at(Step::NoNewPrivileges)?;
@@ -253,77 +251,13 @@ fn own_ids() -> (u32, u32) {
     )
 }
 
-/// As root: a `/dev` with nothing but the program's devices in it, which belong to its user, since
-/// the host's may not be open to that one. Without root no node can be made, and what the caller
-/// may open is what the program may.
-fn make_devices(
-    identity: IdentityMode,
-    devices: &[PathBuf],
-    (uid, gid): (u32, u32),
-) -> Result<(), Failure> {
-    if identity != IdentityMode::OwnUser {
-        return Ok(());
-    }
-    let mut nodes = Vec::new();
-    for path in HARMLESS_DEVICES
-        .iter()
-        .map(Path::new)
-        .chain(devices.iter().map(PathBuf::as_path))
-    {
-        let status = rustix::fs::stat(path)
-            .map_err(|error| about(path, error))
-            .at(Step::Devices)?;
-        let plain = path.starts_with("/dev")
-            && !path
-                .components()
-                .any(|part| part == std::path::Component::ParentDir)
-            && FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice;
-        if !plain {
-            return Err(about(path, rustix::io::Errno::NODEV)).at(Step::Devices);
-        }
-        nodes.push((path, status.st_rdev));
-    }
-    rustix::mount::mount(
-        "devices",
-        "/dev",
-        "tmpfs",
-        MountFlags::NOSUID | MountFlags::NOEXEC,
-        DEVICE_FOLDER_OPTIONS,
-    )
-    .at(Step::Devices)?;
-    let mode = Mode::RUSR | Mode::WUSR;
-    for (path, device) in nodes {
-        let made = path
-            .parent()
-            .map_or(Ok(()), |folder| {
-                fs::create_dir_all(folder)?;
-                // The umask has closed what was just made.
-                fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            })
-            .and_then(|()| {
-                rustix::fs::mknodat(CWD, path, FileType::CharacterDevice, mode, device)?;
-                Ok(rustix::fs::chownat(
-                    CWD,
-                    path,
-                    Some(Uid::from_raw(uid)),
-                    Some(Gid::from_raw(gid)),
-                    AtFlags::SYMLINK_NOFOLLOW,
-                )?)
-            });
-        made.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-            .at(Step::Devices)?;
-    }
-    Ok(())
-}
-
+/// Makes files and folders the program's own, as root; without root they are the caller's, who is
+/// the program's user too.
 fn hand_over_folders(
     order: &Order,
     identity: IdentityMode,
     (uid, gid): (u32, u32),
 ) -> Result<(), Failure> {
-    rustix::process::chdir(&order.working_folder)
-        .map_err(|error| about(&order.working_folder, error))
-        .at(Step::Folders)?;
     if identity != IdentityMode::OwnUser || order.privileges != Privileges::None {
         return Ok(());
     }
@@ -357,12 +291,17 @@ fn restrict_files(order: &Order, program: &OwnedFd, given: &[OwnedFd]) -> Result
         .map(PathBuf::as_path)
         .collect();
     let own: Vec<&Path> = order.own.iter().map(PathBuf::as_path).collect();
-    let devices: Vec<&Path> = HARMLESS_DEVICES
+    let devices: Vec<&Path> = root::HARMLESS_DEVICES
         .iter()
         .map(Path::new)
         .chain(order.devices.iter().map(PathBuf::as_path))
         .collect();
     let status = landlock::restrict(&readable, &own, &devices).at(Step::Landlock)?;
+    if status.abi == 0 {
+        let why =
+            "the kernel has no Landlock (it came with Linux 5.13; boot with lsm=...,landlock)";
+        return Err(io::Error::other(why)).at(Step::Landlock);
+    }
     Ok(status.abi)
 }
 

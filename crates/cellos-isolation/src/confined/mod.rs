@@ -5,12 +5,17 @@
 //! the program does not need, and becomes the program. What it could not do it names over the same
 //! socket, which the execution of the program closes: silence is success.
 //!
+//! A started program has no capabilities and cannot get any, no network but an empty one, no file
+//! but its own below a root of its own, no process that it could signal, and where root starts it,
+//! a user that nobody else is. What it is meant to work with it gets as open descriptors.
+//!
 //! The program dies with whoever started it: the helper asks the kernel for that
 //! (`PR_SET_PDEATHSIG` of prctl(2)). The kernel means the parent *thread*, so every helper is
-//! spawned by one thread that lives as long as this process ([`spawner`]).
+//! spawned by one thread that lives as long as this process.
 
 mod helper;
 mod order;
+mod root;
 mod spawner;
 mod step;
 mod tap;
@@ -177,11 +182,9 @@ pub fn start(
     let mut started = Unfinished(Some(process));
     match converse(ours.as_fd(), &order, program, descriptors) {
         Ok(Some((confinement, network_namespace))) => {
-            let process = started.0.take();
-            let (process, pidfd) = process
-                .and_then(|process| Some((handle(&process)?, process)))
-                .map(|(pidfd, process)| (process, pidfd))
-                .ok_or_else(|| failed("open a handle of it")(io::Error::last_os_error()))?;
+            let pidfd = started.handle().map_err(failed("open a handle of it"))?;
+            let ended = || failed("keep it")(io::Error::other("it is gone"));
+            let process = started.0.take().ok_or_else(ended)?;
             Ok(Confined {
                 process,
                 pidfd,
@@ -251,14 +254,18 @@ fn converse(
     }
 }
 
-fn handle(process: &Child) -> Option<OwnedFd> {
-    let pid = Pid::from_raw(i32::try_from(process.id()).ok()?)?;
-    // The child is not collected before this, so the id is still its.
-    pidfd_open(pid, PidfdFlags::empty()).ok()
-}
-
 /// Kills and collects a helper that nobody gets.
 struct Unfinished(Option<Child>);
+
+impl Unfinished {
+    /// The child is not collected before this, so its id is still its own.
+    fn handle(&self) -> io::Result<OwnedFd> {
+        let pid = self.0.as_ref().map(Child::id).unwrap_or_default();
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::other("a child without an id"))?;
+        Ok(pidfd_open(pid, PidfdFlags::empty())?)
+    }
+}
 
 impl Drop for Unfinished {
     fn drop(&mut self) {

@@ -22,9 +22,10 @@ pub struct Order {
     pub arguments: Vec<String>,
     /// Its whole environment.
     pub environment: Vec<(String, String)>,
-    /// Where it starts; a folder that it need not be able to reach by path.
+    /// Where it starts: `/`, or a folder among those below.
     pub working_folder: PathBuf,
-    /// Files and folders that it may read and execute; one that is not there grants nothing.
+    /// Files and folders that it may read and execute, absolute; they are all that its root has, with
+    /// those below and `/proc`. One that is not there grants nothing.
     pub readable: Vec<PathBuf>,
     /// Files and folders that are made its own: their owner becomes its user, and it may do with
     /// them what it wants. What is in a folder keeps its owner.

@@ -24,15 +24,15 @@ pub enum Step {
          kernel.unprivileged_userns_clone, user.max_user_namespaces, AppArmor)"
     )]
     Namespaces,
-    /// Mounts without peers, and devices of its own.
-    #[error("make its devices")]
-    Devices,
     /// A TAP device in its network namespace.
     #[error("make its TAP device")]
     Tap,
-    /// Its folders and its working folder.
+    /// Owners of its files and folders, and its working folder.
     #[error("hand over its folders")]
     Folders,
+    /// A root with its files and devices alone.
+    #[error("make its root")]
+    Root,
     /// Secure bits, bounding set and capabilities.
     #[error("drop its capabilities")]
     Capabilities,

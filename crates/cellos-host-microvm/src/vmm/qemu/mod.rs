@@ -207,7 +207,8 @@ impl QemuDriver {
             arguments,
             // Nothing of ours; QEMU asks for a locale and where to put temporary files it may not.
             environment: vec![("LC_ALL".to_owned(), "C".to_owned())],
-            working_folder: order.folder.to_owned(),
+            // The machine's folder stays out of its reach: everything comes by descriptors.
+            working_folder: PathBuf::from("/"),
             readable: readable(&artifacts.monitor.path),
             own: Vec::new(),
             reopened: handed.reopened,
@@ -369,9 +370,11 @@ impl Handed {
 }
 
 /// What a monitor at `program` has to read: the system's libraries, and what was installed beside
-/// it where that is elsewhere.
+/// it where that is elsewhere. QEMU looks for its modules by way of its own folder, which has to
+/// be there.
 fn readable(program: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = READABLE.iter().map(PathBuf::from).collect();
+    paths.push(program.to_owned());
     let prefix = program.parent().and_then(Path::parent);
     if let Some(prefix) = prefix.filter(|prefix| prefix.parent().is_some()) {
         paths.extend(["lib", "share/qemu"].map(|folder| prefix.join(folder)));

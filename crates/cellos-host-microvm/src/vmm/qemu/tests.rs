@@ -62,7 +62,7 @@ async fn boot_with(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_boots_speaks_over_its_bridge_and_leaves_nothing() {
     cellos_testkit::require!("qemu");
-    cellos_testkit::require!("vm-bundle", testing::bundle().map(drop));
+    cellos_testkit::require!("vm-bundle", testing::can_boot());
     let bundle = testing::bundle().unwrap();
     let begun = Instant::now();
     let booted = boot_with(&bundle, |_| ()).await.unwrap();
@@ -99,7 +99,7 @@ async fn a_machine_boots_speaks_over_its_bridge_and_leaves_nothing() {
 #[tokio::test]
 async fn a_guest_that_panics_ends_its_monitor_at_once() {
     cellos_testkit::require!("qemu");
-    cellos_testkit::require!("vm-bundle", testing::bundle().map(drop));
+    cellos_testkit::require!("vm-bundle", testing::can_boot());
     let bundle = testing::bundle().unwrap();
     let booted = boot_with(&bundle, |order| {
         order.extra_boot_arguments = "rdinit=/no-such-init"
@@ -118,7 +118,7 @@ async fn a_guest_that_panics_ends_its_monitor_at_once() {
 #[tokio::test]
 async fn a_monitor_is_confined_before_its_guest_runs() {
     cellos_testkit::require!("qemu");
-    cellos_testkit::require!("vm-bundle", testing::bundle().map(drop));
+    cellos_testkit::require!("vm-bundle", testing::can_boot());
     let booted = boot_with(&testing::bundle().unwrap(), |_| ())
         .await
         .unwrap();
@@ -148,7 +148,7 @@ async fn a_monitor_is_confined_before_its_guest_runs() {
 #[tokio::test]
 async fn dropping_a_machine_kills_its_monitor() {
     cellos_testkit::require!("qemu");
-    cellos_testkit::require!("vm-bundle", testing::bundle().map(drop));
+    cellos_testkit::require!("vm-bundle", testing::can_boot());
     let booted = boot_with(&testing::bundle().unwrap(), |_| ())
         .await
         .unwrap();
@@ -168,7 +168,7 @@ async fn dropping_a_machine_kills_its_monitor() {
 #[tokio::test]
 async fn a_qemu_that_refuses_its_machine_is_an_error_in_its_words() {
     cellos_testkit::require!("qemu");
-    cellos_testkit::require!("vm-bundle", testing::bundle().map(drop));
+    cellos_testkit::require!("vm-bundle", testing::can_boot());
     let too_many = |order: &mut BootOrder<'_>| order.shape.vcpus = 100_000;
     let refused = boot_with(&testing::bundle().unwrap(), too_many).await;
     let error = refused.err().unwrap();
@@ -215,7 +215,7 @@ async fn trial_with(accelerator: Accelerator) -> Result<(), String> {
 #[tokio::test]
 async fn a_trial_is_passed_by_what_runs_guests() {
     cellos_testkit::require!("qemu");
-    cellos_testkit::require!("vm-bundle", testing::bundle().map(drop));
+    cellos_testkit::require!("vm-bundle", testing::can_boot());
     let tsc_khz = cellos_isolation::tsc::frequency_khz();
     assert_eq!(trial_with(Accelerator::Emulation { tsc_khz }).await, Ok(()));
 }
@@ -224,7 +224,7 @@ async fn a_trial_is_passed_by_what_runs_guests() {
 async fn a_trial_and_a_glance_agree_where_kvm_cannot_run_guests() {
     cellos_testkit::require!("qemu");
     cellos_testkit::require!("kvm");
-    cellos_testkit::require!("vm-bundle", testing::bundle().map(drop));
+    cellos_testkit::require!("vm-bundle", testing::can_boot());
     let tried = trial_with(Accelerator::Kvm).await;
     println!("{tried:?}");
     match KvmVerdict::at_a_glance() {
@@ -236,7 +236,7 @@ async fn a_trial_and_a_glance_agree_where_kvm_cannot_run_guests() {
 #[tokio::test]
 async fn the_best_accelerator_is_emulation_where_kvm_was_not_seen_to_work() {
     cellos_testkit::require!("qemu");
-    cellos_testkit::require!("vm-bundle", testing::bundle().map(drop));
+    cellos_testkit::require!("vm-bundle", testing::can_boot());
     let folder = tempfile::tempdir().unwrap();
     let qemu = testing::qemu();
     let artifacts = testing::bundle().unwrap().artifacts(&qemu);
