@@ -40,7 +40,9 @@ use crate::{
     kvm::{self, KvmVerdict},
     limits::{MonitorGroup, MonitorGroups},
     network::MachineNetwork,
+    place::{Record, Resource},
     plan::MachineShape,
+    process,
 };
 
 /// QEMU's name in messages and evidence.
@@ -89,6 +91,7 @@ pub(crate) struct Trial<'a> {
     pub(crate) name: &'a str,
     /// An empty folder, which stays empty.
     pub(crate) folder: &'a Path,
+    pub(crate) record: &'a Record,
 }
 
 /// Machine of a trial: as small as distributions' kernels boot in.
@@ -141,6 +144,7 @@ impl QemuDriver {
             shape: TRIAL_SHAPE,
             artifacts: &artifacts,
             folder: trial.folder,
+            record: trial.record,
             limits: MonitorLimits::default(),
             extra_boot_arguments: "",
         };
@@ -177,6 +181,10 @@ impl QemuDriver {
         order: BootOrder<'_>,
         group: &MonitorGroup,
     ) -> Result<QemuParts, VmmError> {
+        // Noted once they are there: before that, their names tell whose they are.
+        for path in group.paths() {
+            note(order.record, Resource::ControlGroup { path })?;
+        }
         let artifacts = order.artifacts;
         let (bridge, bridge_end) = pair()?;
         let (control, control_end) = pair()?;
@@ -231,6 +239,16 @@ impl QemuDriver {
             console: Some(console.into()),
         })
         .await?;
+        // Until here it would have died with this process.
+        if let Some(start_time) = process::start_time(monitor.pid()) {
+            note(
+                order.record,
+                Resource::Process {
+                    pid: monitor.pid(),
+                    start_time,
+                },
+            )?;
+        }
         let control = tokio_stream(control)?;
         let control = tokio::select! {
             control = boot(control) => control,
@@ -311,6 +329,11 @@ impl Driver for QemuDriver {
     fn parking(&self) -> Parking {
         Parking::Live
     }
+}
+
+fn note(record: &Record, resource: Resource) -> Result<(), VmmError> {
+    let noted = record.note(resource);
+    noted.map_err(|error| host("note what the machine has", error))
 }
 
 /// Waits until QEMU speaks and its machine runs.

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::{
+    place::Place,
     plan::{MONITOR_OVERHEAD_BYTES, MachineShape},
     testing::{self, Bundle},
     vmm::MonitorLimits,
@@ -20,14 +21,16 @@ const MONITOR_BYTES: u64 = (MEMORY_MIB << 20) + MONITOR_OVERHEAD_BYTES;
 /// A booted machine, its place and what it was booted with.
 struct Booted {
     machine: Box<dyn Machine>,
-    folder: tempfile::TempDir,
+    place: Place,
+    _run_folder: tempfile::TempDir,
 }
 
 async fn boot_with(
     bundle: &Bundle,
     change: impl FnOnce(&mut BootOrder<'_>),
 ) -> Result<Booted, VmmError> {
-    let folder = tempfile::tempdir().unwrap();
+    let run_folder = tempfile::tempdir().unwrap();
+    let place = Place::make(run_folder.path(), Some("cell")).unwrap();
     let accelerator = Accelerator::Emulation {
         tsc_khz: cellos_isolation::tsc::frequency_khz(),
     };
@@ -41,13 +44,14 @@ async fn boot_with(
     let driver = driver?;
     let artifacts = bundle.artifacts(&testing::qemu());
     let mut order = BootOrder {
-        name: "test1",
+        name: place.name(),
         shape: MachineShape {
             vcpus: 2,
             memory_mib: MEMORY_MIB,
         },
         artifacts: &artifacts,
-        folder: folder.path(),
+        folder: place.folder(),
+        record: place.record(),
         limits: MonitorLimits {
             memory_bytes: Ability::Cgroups.probe().ok().map(|()| MONITOR_BYTES),
             cpu_max: None,
@@ -56,7 +60,11 @@ async fn boot_with(
     };
     change(&mut order);
     let machine = driver.boot(order).await?;
-    Ok(Booted { machine, folder })
+    Ok(Booted {
+        machine,
+        place,
+        _run_folder: run_folder,
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -90,7 +98,15 @@ async fn a_machine_boots_speaks_over_its_bridge_and_leaves_nothing() {
     assert_eq!(machine.remove().await, [""; 0]);
     assert!(!fs::exists(format!("/proc/{}", machine.pid())).unwrap());
     assert!(!group.is_some_and(|group| group.exists()));
-    assert_eq!(fs::read_dir(booted.folder.path()).unwrap().count(), 0);
+    // Beside its record there is nothing in the place, and nothing is left of what that names.
+    let noted = booted.place.record().noted();
+    assert!(
+        noted
+            .iter()
+            .any(|noted| matches!(noted, Resource::Process { pid, .. } if *pid == machine.pid())),
+        "{noted:?}"
+    );
+    assert_eq!(booted.place.remove(), [""; 0]);
     // Again, and after that everything says that it has ended.
     assert_eq!(machine.remove().await, [""; 0]);
     assert!(machine.bridge().await.is_err());
@@ -139,7 +155,7 @@ async fn a_monitor_is_confined_before_its_guest_runs() {
         let network = fs::read_link(process.join("ns/net")).unwrap();
         assert_ne!(network, fs::read_link("/proc/self/ns/net").unwrap());
         let command = fs::read_to_string(process.join("cmdline")).unwrap();
-        let folder = booted.folder.path().to_str().unwrap();
+        let folder = booted.place.folder().to_str().unwrap();
         assert!(!command.contains(folder), "{command}");
     }
     assert_eq!(machine.remove().await, [""; 0]);
@@ -197,14 +213,16 @@ async fn trial_with(accelerator: Accelerator) -> Result<(), String> {
     let qemu = testing::qemu();
     let rates = RateLimits::default();
     let driver = QemuDriver::new(&qemu, accelerator, rates, testing::helper(), groups).await;
-    let folder = tempfile::tempdir().unwrap();
+    let run_folder = tempfile::tempdir().unwrap();
+    let place = Place::make(run_folder.path(), None).unwrap();
     let mut artifacts = testing::bundle().unwrap().artifacts(&qemu);
     artifacts.initrd = None;
     let order = BootOrder {
-        name: "trial1",
+        name: place.name(),
         shape: TRIAL_SHAPE,
         artifacts: &artifacts,
-        folder: folder.path(),
+        folder: place.folder(),
+        record: place.record(),
         limits: MonitorLimits::default(),
         extra_boot_arguments: "",
     };
@@ -237,7 +255,8 @@ async fn a_trial_and_a_glance_agree_where_kvm_cannot_run_guests() {
 async fn the_best_accelerator_is_emulation_where_kvm_was_not_seen_to_work() {
     cellos_testkit::require!("qemu");
     cellos_testkit::require!("vm-bundle", testing::can_boot());
-    let folder = tempfile::tempdir().unwrap();
+    let run_folder = tempfile::tempdir().unwrap();
+    let place = Place::make(run_folder.path(), None).unwrap();
     let qemu = testing::qemu();
     let artifacts = testing::bundle().unwrap().artifacts(&qemu);
     let open = |accelerators| {
@@ -248,8 +267,9 @@ async fn the_best_accelerator_is_emulation_where_kvm_was_not_seen_to_work() {
         let groups = Arc::new(MonitorGroups::new(None).unwrap());
         let trial = Trial {
             artifacts: &artifacts,
-            name: "trial2",
-            folder: folder.path(),
+            name: place.name(),
+            folder: place.folder(),
+            record: place.record(),
         };
         async move {
             let rates = RateLimits::default();
