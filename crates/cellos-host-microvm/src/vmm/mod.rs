@@ -6,6 +6,7 @@
 
 pub(crate) mod process;
 pub(crate) mod qemu;
+mod firecracker;
 
 use std::{path::PathBuf, process::ExitStatus, time::Duration};
 
