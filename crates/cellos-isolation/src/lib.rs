@@ -18,6 +18,7 @@ pub mod sandbox;
 mod start;
 mod sys;
 pub mod tsc;
+pub mod tether;
 
 pub use base::{MAX_IMAGE_ENTRIES, SystemView};
 pub use launcher::{LauncherOptions, Warm};
