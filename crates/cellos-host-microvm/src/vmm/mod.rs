@@ -204,6 +204,14 @@ pub(crate) enum VmmError {
         /// The last of what it wrote to its standard error, bounded.
         said: String,
     },
+    /// It failed, and taking back what was done until then failed too.
+    #[error("{source}; left behind: {residue}")]
+    LeftBehind {
+        /// What is still there.
+        residue: String,
+        /// The first failure.
+        source: Box<VmmError>,
+    },
     /// The monitor cannot do this.
     #[error("{monitor} cannot {what}")]
     Unsupported {

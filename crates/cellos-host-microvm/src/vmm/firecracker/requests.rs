@@ -71,10 +71,6 @@ pub(crate) struct Vsock<'a> {
     pub(crate) uds_path: &'a str,
 }
 
-/// `PUT /entropy`: a virtio-rng device.
-#[derive(Debug, Serialize)]
-pub(crate) struct Entropy {}
-
 /// `PUT /actions`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Action {
@@ -198,12 +194,6 @@ impl Call for NetworkInterface<'_> {
 impl Call for Vsock<'_> {
     fn path(&self) -> String {
         "/vsock".into()
-    }
-}
-
-impl Call for Entropy {
-    fn path(&self) -> String {
-        "/entropy".into()
     }
 }
 
