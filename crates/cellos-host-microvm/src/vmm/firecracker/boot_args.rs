@@ -2,9 +2,27 @@
 
 use super::NAME;
 use crate::{
-    config::GuestContract,
+    config::BootFiles,
     vmm::{BRIDGE_PORT, VmmError},
 };
+
+/// What the guest's PID 1 speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GuestContract {
+    /// Our bridge.
+    Bridge,
+    /// The published exit frame, with everything on the kernel's command line.
+    Published,
+}
+
+impl From<&BootFiles> for GuestContract {
+    fn from(files: &BootFiles) -> Self {
+        match files {
+            BootFiles::Bundle(_) => Self::Bridge,
+            BootFiles::Published { .. } => Self::Published,
+        }
+    }
+}
 
 /// Firecracker's bound on the whole line, in bytes (`CMDLINE_MAX_SIZE` of its `layout.rs`).
 pub(crate) const MAX_COMMAND_LINE_BYTES: usize = 2048;

@@ -43,6 +43,7 @@ use cellos_isolation::{
 use tokio::task;
 
 use self::{
+    boot_args::GuestContract,
     bridge::Bridge,
     ids::{IdLease, IdPool},
     jail::{API_SOCKET, BASE, INITRD, JailBase, KERNEL, MEMORY, PROGRAM, Place, STATE, VSOCK},
@@ -58,7 +59,7 @@ use self::{
 };
 use crate::{
     artifacts::{Artifact, Artifacts},
-    config::{FirecrackerConfig, GuestContract, Jail, MicrovmConfig},
+    config::{FirecrackerConfig, Jail, MicrovmConfig},
     plan::MAX_VCPUS,
     vmm::{
         BRIDGE_PORT, BootOrder, Driver, Machine, MonitorFacts, MonitorLimits, Parking, Snapshot,
@@ -95,7 +96,7 @@ pub(crate) struct Firecracker {
     verified: Arc<Verified>,
     /// Put into each machine's place.
     #[cfg(test)]
-    pub(crate) extra_files: Vec<(String, Artifact)>,
+    pub(crate) extra_files: Vec<(String, Artifact, Use)>,
 }
 
 #[derive(Debug)]
@@ -155,7 +156,7 @@ impl Firecracker {
                 execution: said.execution,
             },
             version: said.version,
-            guest: settings.guest,
+            guest: GuestContract::from(&config.boot),
             jails,
             disk_rate: RateLimiter::per_second(
                 rates.disk_bytes_per_second,
@@ -296,7 +297,7 @@ impl Firecracker {
             }
         }
         #[cfg(test)]
-        files.extend(self.extra_files.iter().cloned());
+        let extra_files = self.extra_files.clone();
         let program = self
             .jails
             .is_some()
@@ -308,6 +309,10 @@ impl Firecracker {
             let place = place?;
             for (name, file) in &files {
                 put(file, place.as_fd(), name, reader, Use::Read)?;
+            }
+            #[cfg(test)]
+            for (name, file, purpose) in &extra_files {
+                put(file, place.as_fd(), name, reader, *purpose)?;
             }
             if let Some(program) = &program {
                 // The jailer wants the file name to be the program's, and copies it.

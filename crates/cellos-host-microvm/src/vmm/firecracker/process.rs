@@ -8,15 +8,12 @@ use std::{
         unix::process::ExitStatusExt as _,
     },
     process::{Command, ExitStatus, Stdio},
+    thread,
 };
 
 use cellos_isolation::tether::{self, Tether};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::watch,
-    task::AbortHandle,
-};
+use tokio::{sync::watch, task::AbortHandle};
 
 use super::ring::Ring;
 use crate::vmm::MonitorEnd;
@@ -61,15 +58,13 @@ impl Process {
                 return Err(error);
             }
         };
-        let handle = AsyncFd::register_with_interest(
-            process.keeper_handle.try_clone()?,
-            Interest::READABLE,
-        )?;
-        tokio::spawn(async move {
-            let _ = handle.readable().await;
-            // Readable: it has ended, so this does not wait.
-            ended.send_replace(Some(MonitorEnd(child.wait().ok())));
-        });
+        // A thread that only waits: the runtime's own ways need unsafe code or a handler of SIGCHLD
+        // for the whole process, which is not ours to install. It lives as long as the monitor.
+        thread::Builder::new()
+            .name("monitor-end".into())
+            .spawn(move || ended.send_replace(Some(MonitorEnd(child.wait().ok()))))
+            // What was not started took the child with it; its namespace is all there is to end.
+            .inspect_err(|_| process.kill())?;
         Ok(process)
     }
 

@@ -1,0 +1,216 @@
+//! What goes wrong, at every step: the reason is named and nothing is left.
+
+use std::{fs, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::time;
+
+use super::{
+    host::{Host, Kind, Programs, artifact, names},
+    needs,
+};
+use crate::vmm::VmmError;
+
+/// The calls of a boot, in the contract's order.
+const CALLS: [&str; 5] = [
+    "PUT /machine-config",
+    "PUT /boot-source",
+    "PUT /drives/rootfs",
+    "PUT /vsock",
+    "PUT /actions InstanceStart",
+];
+
+/// The calls before it are answered; the next has to be this one, and goes wrong.
+fn fault(place: usize, then: Value) -> Value {
+    json!({ "calls": [
+        { "call": "*", "times": place },
+        { "call": CALLS[place], "then": then },
+    ] })
+}
+
+mod as_root {
+    use super::*;
+
+    #[tokio::test]
+    async fn calls_come_in_the_contracts_order_and_a_refused_one_leaves_nothing() {
+        needs!(Jailed);
+        for kind in [Kind::Jailed, Kind::Unjailed] {
+            for (place, call) in CALLS.into_iter().enumerate() {
+                let words = format!("not {place}");
+                let error = json!({ "error": { "status": 400, "message": words } });
+                let host = Host::new(kind, Programs::Fake, fault(place, error));
+                let refused = host.boot("m1").await.err().unwrap().to_string();
+                let request = call.trim_end_matches(" InstanceStart");
+                assert_eq!(
+                    refused,
+                    format!("firecracker refused {request}: HTTP 400: {words}"),
+                    "{kind:?}"
+                );
+                host.assert_clean("m1");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_monitor_that_ends_in_a_call_is_named_with_its_code() {
+        needs!(Jailed);
+        for place in [0, 4] {
+            let host = Host::new(
+                Kind::Jailed,
+                Programs::Fake,
+                fault(place, json!({ "end": { "exit": 148 } })),
+            );
+            let error = host.boot("m1").await.err().unwrap();
+            assert!(matches!(error, VmmError::Ended { .. }), "{error}");
+            assert!(error.to_string().contains("seccomp"), "{error}");
+            host.assert_clean("m1");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_silent_monitor_ends_at_the_bound_and_leaves_nothing() {
+        needs!(Jailed);
+        let host = Host::new(
+            Kind::Jailed,
+            Programs::Fake,
+            fault(1, json!("never-answer")),
+        );
+        let error = host.boot("m1").await.err().unwrap();
+        assert!(matches!(error, VmmError::Timeout { .. }), "{error}");
+        host.assert_clean("m1");
+    }
+
+    #[tokio::test]
+    async fn a_dropped_connection_is_an_error_and_leaves_nothing() {
+        needs!(Jailed);
+        for then in ["drop", "drop-after"] {
+            let host = Host::new(Kind::Jailed, Programs::Fake, fault(2, json!(then)));
+            let error = host.boot("m1").await.err().unwrap();
+            assert!(matches!(error, VmmError::Unreadable { .. }), "{error}");
+            host.assert_clean("m1");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_jailer_that_dies_is_noticed_within_100_ms_with_its_words() {
+        needs!(Jailed);
+        let mut host = Host::new(Kind::Jailed, Programs::RealIfNamed, json!({}));
+        // Refused by the jailer alone: not a program.
+        let nonsense = host.folder.path().join("nonsense");
+        fs::write(&nonsense, "not a program").unwrap();
+        host.artifacts.monitor = artifact(&nonsense);
+        let folder = host.machine_folder("m1");
+        // Taken by time from the start of the jailer: staging and all are a few milliseconds.
+        let begun = time::Instant::now();
+        let error = host.boot("m1").await.err().unwrap();
+        let took = begun.elapsed();
+        assert!(
+            matches!(&error, VmmError::Ended { said, .. } if !said.is_empty()),
+            "{error}"
+        );
+        assert!(took < Duration::from_millis(100), "{took:?}");
+        assert_eq!(names(&folder), Vec::<String>::new());
+        host.assert_clean("m1");
+    }
+
+    #[tokio::test]
+    async fn a_monitor_that_dies_before_it_listens_is_noticed_with_its_words() {
+        needs!(Jailed);
+        for kind in [Kind::Jailed, Kind::Unjailed] {
+            let host = Host::new(
+                kind,
+                Programs::Fake,
+                json!({ "launch": { "stderr": "last words", "end": { "exit": 153 } } }),
+            );
+            let error = host.boot("m1").await.err().unwrap().to_string();
+            assert!(
+                error.contains("last words") && error.contains("153"),
+                "{error}"
+            );
+            host.assert_clean("m1");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_monitor_is_waited_for() {
+        needs!(Jailed);
+        let host = Host::new(
+            Kind::Jailed,
+            Programs::Fake,
+            json!({ "launch": { "delay_ms": 300 } }),
+        );
+        let machine = host.boot("m1").await.unwrap();
+        assert_eq!(machine.remove().await, Vec::<String>::new());
+        host.assert_clean("m1");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_changed_since_it_was_measured_is_not_booted() {
+        needs!(Jailed);
+        use std::os::unix::fs::PermissionsExt as _;
+        let host = Host::new(Kind::Jailed, Programs::RealIfNamed, json!({}));
+        let path = &host.artifacts.base.path;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
+        fs::write(path, "another").unwrap();
+        let error = host.boot("m1").await.err().unwrap().to_string();
+        assert!(error.contains("not what was measured"), "{error}");
+        host.assert_clean("m1");
+    }
+
+    #[tokio::test]
+    async fn a_real_refusal_leaves_nothing_either() {
+        needs!(Jailed);
+        // The stand-in takes any kernel, so it is told to refuse; a real one looks at it.
+        let error = json!({ "error": { "status": 400, "message": "no kernel" } });
+        let host = Host::new(Kind::Jailed, Programs::RealIfNamed, fault(4, error));
+        let error = host.boot("m1").await.err().unwrap();
+        assert!(matches!(error, VmmError::Refused { .. }), "{error}");
+        host.assert_clean("m1");
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_a_machine_is_refused_before_anything_is_made() {
+        needs!(Jailed);
+        let host = Host::new(Kind::Jailed, Programs::RealIfNamed, json!({}));
+        for name in ["", "UPPER", "a.b", "../x", "-x", "abcdefghijklmnopqrstu"] {
+            let error = host.boot_named(name).await.err().unwrap();
+            assert!(
+                matches!(error, VmmError::Unusable { .. }),
+                "{name}: {error}"
+            );
+        }
+        assert_eq!(names(&host.jails()), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn a_folder_for_jails_that_others_may_write_is_refused() {
+        needs!(Jailed);
+        use std::os::unix::fs::PermissionsExt as _;
+        let host = Host::new(Kind::Jailed, Programs::RealIfNamed, json!({}));
+        let jails = host.folder.path().join("jails");
+        fs::set_permissions(&jails, fs::Permissions::from_mode(0o777)).unwrap();
+        let refused = Host::driver(&host.config, &host.artifacts)
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("others than root may write"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_jailer_of_another_version_is_refused() {
+        needs!(Jailed);
+        let mut host = Host::new(Kind::Jailed, Programs::Fake, json!({}));
+        let other = host.folder.path().join("other-jailer");
+        fs::write(&other, "#!/bin/sh\necho Jailer v1.15.0\n").unwrap();
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).unwrap();
+        // A script has no interpreter's descriptor, so it is named by its path.
+        host.artifacts.jailer = Some(artifact(&other));
+        let refused = Host::driver(&host.config, &host.artifacts)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("1.15.0") || refused.contains("version"),
+            "{refused}"
+        );
+    }
+}

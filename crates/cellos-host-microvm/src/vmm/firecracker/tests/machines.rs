@@ -1,0 +1,236 @@
+//! Machines that boot.
+
+use std::{fs, os::unix::fs::MetadataExt as _, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+    time,
+};
+
+use super::{
+    host::{FIRST_ID, Host, Kind, PATIENCE, Programs, SHAPE, is_there, report},
+    needs,
+};
+use crate::{
+    config::{BootFiles, RateLimits},
+    vmm::{Driver as _, MonitorLimits, Parking},
+};
+use cellos_core::ports::workload::GuestExecution;
+
+mod as_root {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_jailed_machine_boots_with_what_was_measured_and_leaves_nothing() {
+        needs!(Jailed);
+        let host = Host::with(Kind::Jailed, Programs::Fake, json!({}), |config| {
+            config.rates = RateLimits {
+                disk_bytes_per_second: Some(1 << 20),
+                ..RateLimits::default()
+            };
+        });
+        assert_eq!(host.driver.facts().execution, GuestExecution::Fake);
+        assert_eq!(host.driver.parking(), Parking::Snapshot);
+        let machine = host.boot("m1").await.unwrap();
+        let (mut stream, found) = report(&*machine).await;
+        let line = found["command_line"].as_str().unwrap();
+        assert!(
+            line.contains("cellos.bridge=vsock:9010 test.words=1"),
+            "{line}"
+        );
+        assert!(line.contains("8250.nr_uarts=0"), "{line}");
+
+        // What the monitor has: paths in its jail, and no file that it may change.
+        let seen = configuration(&host, "m1").await;
+        assert_eq!(seen["machine-config"]["vcpu_count"], SHAPE.vcpus);
+        assert_eq!(seen["machine-config"]["mem_size_mib"], SHAPE.memory_mib);
+        assert_eq!(seen["boot-source"]["kernel_image_path"], "/kernel");
+        assert_eq!(seen["boot-source"]["initrd_path"], "/initrd");
+        assert_eq!(seen["vsock"], json!({ "guest_cid": 3, "uds_path": "/v" }));
+        let drive = &seen["drives"][0];
+        assert_eq!(drive["path_on_host"], "/rootfs");
+        assert_eq!(drive["is_read_only"], true);
+        assert_eq!(
+            drive["rate_limiter"]["bandwidth"],
+            json!({ "size": 1 << 20, "refill_time": 1000 })
+        );
+        assert_eq!(seen["drives"].as_array().unwrap().len(), 1);
+        for (name, artifact) in [
+            ("kernel", &host.artifacts.kernel),
+            ("rootfs", &host.artifacts.base),
+        ] {
+            let staged = fs::File::open(host.root("m1").join(name)).unwrap();
+            let metadata = staged.metadata().unwrap();
+            assert_eq!(
+                super::super::super::stage::digest(&staged).unwrap(),
+                artifact.sha256
+            );
+            assert_eq!((metadata.uid(), metadata.mode() & 0o022), (0, 0), "{name}");
+        }
+        assert_eq!(
+            fs::metadata(host.root("m1").join("v_9010")).unwrap().uid(),
+            FIRST_ID
+        );
+
+        // The process is the monitor, in its jail, as its user, alone with its network.
+        let status = fs::read_to_string(format!("/proc/{}/status", machine.pid())).unwrap();
+        let uids = status
+            .lines()
+            .find(|line| line.starts_with("Uid:"))
+            .unwrap();
+        assert_eq!(
+            uids.split_whitespace().nth(1).unwrap(),
+            FIRST_ID.to_string()
+        );
+        let environment = fs::read(format!("/proc/{}/environ", machine.pid())).unwrap();
+        assert!(environment.is_empty());
+        let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+        assert_ne!(network(&machine.pid().to_string()), network("self"));
+
+        // The guest resets.
+        stream.write_all(b"!").await.unwrap();
+        let end = time::timeout(PATIENCE, machine.ended()).await.unwrap();
+        assert_eq!(end.0.unwrap().code(), Some(0));
+        machine.bridge().await.unwrap_err();
+        assert_eq!(machine.remove().await, Vec::<String>::new());
+        assert_eq!(machine.remove().await, Vec::<String>::new());
+        host.assert_clean("m1");
+    }
+
+    #[tokio::test]
+    async fn every_live_machine_has_its_own_user() {
+        needs!(Jailed);
+        let host = Host::new(Kind::Jailed, Programs::Fake, json!({}));
+        let machines = [
+            host.boot("m1").await.unwrap(),
+            host.boot("m2").await.unwrap(),
+        ];
+        let owner = |name| fs::metadata(host.root(name)).unwrap().uid();
+        assert_ne!(owner("m1"), owner("m2"));
+        assert!(
+            host.boot_named("m1").await.is_err(),
+            "a name was used twice"
+        );
+        for machine in machines {
+            assert!(is_there(machine.pid()));
+            assert_eq!(machine.remove().await, Vec::<String>::new());
+            assert!(!is_there(machine.pid()));
+        }
+        host.assert_clean("m1");
+        host.assert_clean("m2");
+    }
+
+    #[tokio::test]
+    async fn a_killed_monitor_is_noticed_at_once() {
+        needs!(Jailed);
+        for kind in [Kind::Jailed, Kind::Unjailed] {
+            let host = Host::new(kind, Programs::Fake, json!({}));
+            let machine = host.boot("m1").await.unwrap();
+            let (_stream, _) = report(&*machine).await;
+            let pid = rustix::process::Pid::from_raw(machine.pid().cast_signed()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            let end = time::timeout(Duration::from_millis(500), machine.ended())
+                .await
+                .unwrap();
+            use std::os::unix::process::ExitStatusExt as _;
+            assert_eq!(end.0.unwrap().signal(), Some(9), "{kind:?}");
+            let waiting = machine.bridge().await.unwrap_err().to_string();
+            assert!(waiting.contains("signal 9"), "{waiting}");
+            assert_eq!(machine.remove().await, Vec::<String>::new());
+            host.assert_clean("m1");
+        }
+    }
+
+    #[tokio::test]
+    async fn dropping_a_machine_kills_its_monitor() {
+        needs!(Jailed);
+        let host = Host::new(Kind::Jailed, Programs::Fake, json!({}));
+        let machine = host.boot("m1").await.unwrap();
+        let pid = machine.pid();
+        drop(machine);
+        let start = time::Instant::now();
+        while is_there(pid) {
+            assert!(start.elapsed() < PATIENCE);
+            time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn limits_hold_the_monitor_from_its_first_instruction() {
+        needs!(Jailed);
+        cellos_testkit::require!("cgroups");
+        let host = Host::new(Kind::Jailed, Programs::Fake, json!({}));
+        let limits = MonitorLimits {
+            memory_bytes: Some(256 << 20),
+            cpu_max: None,
+        };
+        let machine = host.boot_within("m1", limits).await.unwrap();
+        let group = machine.cgroup().unwrap();
+        let members = fs::read_to_string(group.join("cgroup.procs")).unwrap();
+        let pid = machine.pid().to_string();
+        assert!(members.lines().any(|member| member == pid), "{members:?}");
+        assert_eq!(machine.remove().await, Vec::<String>::new());
+        assert!(!group.exists());
+    }
+
+    #[tokio::test]
+    async fn a_machine_without_a_jail_boots_in_its_folder() {
+        needs!(Jailed);
+        let host = Host::new(Kind::Unjailed, Programs::Fake, json!({}));
+        let machine = host.boot("m1").await.unwrap();
+        let (_stream, found) = report(&*machine).await;
+        assert_eq!(found["boot"], "cold");
+        let seen = configuration(&host, "m1").await;
+        assert_eq!(seen["boot-source"]["kernel_image_path"], "kernel");
+        assert!(
+            machine.console_tail().contains("the guest's console"),
+            "{}",
+            machine.console_tail()
+        );
+        assert_eq!(machine.remove().await, Vec::<String>::new());
+        host.assert_clean("m1");
+    }
+
+    #[tokio::test]
+    async fn a_published_guest_has_no_initial_ram_disk_and_its_own_port() {
+        needs!(Jailed);
+        let host = Host::with(Kind::Jailed, Programs::Fake, json!({}), |config| {
+            config.boot = BootFiles::Published {
+                kernel: "/k".into(),
+                rootfs: "/r".into(),
+                manifest: None,
+            };
+        });
+        assert_eq!(host.driver.parking(), Parking::Live);
+        let machine = host.boot("m1").await.unwrap();
+        let (_stream, found) = report(&*machine).await;
+        let line = found["command_line"].as_str().unwrap();
+        assert!(line.contains("root=/dev/vda ro test.words=1"), "{line}");
+        assert!(!line.contains("cellos.bridge"), "{line}");
+        let seen = configuration(&host, "m1").await;
+        assert_eq!(seen["boot-source"].get("initrd_path"), None);
+        assert!(host.root("m1").join("v_9000").exists());
+        assert_eq!(machine.remove().await, Vec::<String>::new());
+        host.assert_clean("m1");
+    }
+}
+
+/// The monitor's whole configuration, in its own words.
+async fn configuration(host: &Host, name: &str) -> Value {
+    let mut stream = UnixStream::connect(host.root(name).join("a"))
+        .await
+        .unwrap();
+    stream
+        .write_all(b"GET /vm/config HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    time::timeout(PATIENCE, stream.read_to_string(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    serde_json::from_str(body).unwrap()
+}
