@@ -270,6 +270,21 @@ impl Place {
     }
 }
 
+/// Removes the jail of a machine whose supervisor was killed; its monitor died with that. Harmless
+/// where there is none.
+///
+/// # Errors
+/// What could not be removed; `InvalidInput` for what is no machine's name.
+pub(crate) fn remove_stale(chroot_base: &Path, name: &str) -> io::Result<()> {
+    if !is_name(name.as_ref()) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    match open_folder(&chroot_base.join(PROGRAM)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        tree => remove::remove_tree(tree?.as_fd(), name),
+    }
+}
+
 /// Refuses a folder in which sockets would have too long an address.
 pub(crate) fn check_sockets(folder: &Path) -> Result<(), VmmError> {
     let length = folder.join(LONGEST_SOCKET).as_os_str().as_bytes().len();

@@ -59,27 +59,30 @@ impl fmt::Display for Version {
 /// answers that are none.
 pub(crate) fn ask(monitor: &Artifact, jailer: Option<&Artifact>) -> Result<Said, VmmError> {
     let said = parse(&answer(monitor)?).ok_or_else(|| unusable(no_version(monitor)))?;
-    if said.version < MINIMUM {
-        return Err(unusable(format!(
-            "{} is version {}, and {MINIMUM} is the oldest that is used",
-            monitor.path.display(),
-            said.version
-        )));
-    }
-    if let Some(jailer) = jailer {
-        let of_jailer = parse(&answer(jailer)?).ok_or_else(|| unusable(no_version(jailer)))?;
-        if of_jailer.version != said.version {
-            return Err(unusable(format!(
-                "{} is version {} and {} is version {}; a jailer goes with the Firecracker of its \
-                 own release",
-                monitor.path.display(),
-                said.version,
-                jailer.path.display(),
-                of_jailer.version
-            )));
+    let of_jailer = match jailer {
+        Some(jailer) => {
+            let said = parse(&answer(jailer)?).ok_or_else(|| unusable(no_version(jailer)))?;
+            Some(said.version)
         }
-    }
+        None => None,
+    };
+    check(said.version, of_jailer).map_err(unusable)?;
     Ok(said)
+}
+
+fn check(monitor: Version, jailer: Option<Version>) -> Result<(), String> {
+    if monitor < MINIMUM {
+        return Err(format!(
+            "it is version {monitor}, and {MINIMUM} is the oldest that is used"
+        ));
+    }
+    match jailer {
+        Some(jailer) if jailer != monitor => Err(format!(
+            "it is version {monitor} and its jailer version {jailer}; a jailer goes with the \
+             Firecracker of its own release"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The version of a first line like `Firecracker v1.16.1`, and who speaks.
@@ -209,6 +212,17 @@ mod tests {
         for nonsense in ["", "Firecracker", "Firecracker v1.16", "1.2.3.4", "v1.-1.2"] {
             assert_eq!(parse(nonsense), None, "{nonsense}");
         }
+    }
+
+    #[test]
+    fn old_ones_and_jailers_of_another_release_are_refused() {
+        let good = Version([1, 16, 1]);
+        check(good, None).unwrap();
+        check(good, Some(good)).unwrap();
+        let refused = check(good, Some(Version([1, 16, 0]))).unwrap_err();
+        assert!(refused.contains("jailer version 1.16.0"), "{refused}");
+        let refused = check(Version([1, 13, 9]), None).unwrap_err();
+        assert!(refused.contains("1.14.0 is the oldest"), "{refused}");
     }
 
     #[test]

@@ -194,23 +194,4 @@ mod as_root {
             .to_string();
         assert!(refused.contains("others than root may write"), "{refused}");
     }
-
-    #[tokio::test]
-    async fn a_jailer_of_another_version_is_refused() {
-        needs!(Jailed);
-        let mut host = Host::new(Kind::Jailed, Programs::Fake, json!({}));
-        let other = host.folder.path().join("other-jailer");
-        fs::write(&other, "#!/bin/sh\necho Jailer v1.15.0\n").unwrap();
-        use std::os::unix::fs::PermissionsExt as _;
-        fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).unwrap();
-        // A script has no interpreter's descriptor, so it is named by its path.
-        host.artifacts.jailer = Some(artifact(&other));
-        let refused = Host::driver(&host.config, &host.artifacts)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            refused.contains("1.15.0") || refused.contains("version"),
-            "{refused}"
-        );
-    }
 }

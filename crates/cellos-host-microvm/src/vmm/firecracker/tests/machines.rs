@@ -157,6 +157,60 @@ mod as_root {
         }
     }
 
+    /// The test executes itself: with this variable it is the supervisor that is killed.
+    const SUPERVISED: &str = "CELLOS_TEST_KILLED_SUPERVISOR";
+
+    #[tokio::test]
+    async fn nothing_outlives_a_supervisor_that_is_killed() {
+        needs!(Jailed);
+        let host = Host::new(Kind::Jailed, Programs::Fake, json!({}));
+        if let Some(place) = std::env::var_os(SUPERVISED) {
+            let machine = host.boot("m1").await.unwrap();
+            let (_stream, _) = report(&*machine).await;
+            let jails = host.jails();
+            let said = json!({ "pid": machine.pid(), "jails": jails, "run": host.folder.path() });
+            fs::write(&place, said.to_string()).unwrap();
+            std::future::pending::<()>().await;
+        }
+        let place = host.folder.path().join("said");
+        let mut supervisor = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", cellos_testkit::test_name!(), "--nocapture"])
+            .env(SUPERVISED, &place)
+            .spawn()
+            .unwrap();
+        let said = eventually(|| serde_json::from_slice::<Value>(&fs::read(&place).ok()?).ok());
+        let said = said.await;
+        let pid = u32::try_from(said["pid"].as_u64().unwrap()).unwrap();
+        let run = std::path::PathBuf::from(said["run"].as_str().unwrap());
+        let pool = || super::super::super::ids::IdPool::new(&run, FIRST_ID, 1).unwrap();
+        assert!(is_there(pid));
+        pool().lease().unwrap_err();
+        supervisor.kill().unwrap();
+        supervisor.wait().unwrap();
+        eventually(|| (!is_there(pid)).then_some(())).await;
+        // The lease's lock went with the last process that could run under the id.
+        eventually(|| pool().lease().ok()).await;
+        let base = run.join("jails");
+        super::super::super::jail::remove_stale(&base, "m1").unwrap();
+        super::super::super::jail::remove_stale(&base, "m1").unwrap();
+        assert_eq!(
+            super::super::host::names(&base.join("firecracker")),
+            Vec::<String>::new()
+        );
+        fs::remove_dir_all(run).unwrap();
+    }
+
+    async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
+        let start = time::Instant::now();
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            assert!(start.elapsed() < PATIENCE);
+            time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     #[tokio::test]
     async fn limits_hold_the_monitor_from_its_first_instruction() {
         needs!(Jailed);

@@ -40,8 +40,9 @@ mod as_root {
             }
             for (machine, name) in restored.iter().zip(["m2", "m3"]) {
                 assert_eq!(machine.remove().await, Vec::<String>::new());
-                host.assert_clean(name);
+                assert!(!host.root(name).join("rootfs").exists());
             }
+            host.assert_clean("m3");
             assert!(snapshot.memory.exists());
         }
     }
