@@ -1,15 +1,15 @@
 //! What goes wrong, at every step: the reason is named and nothing is left.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::time;
 
 use super::{
-    host::{Host, Kind, Programs, artifact, names},
+    host::{FIRST_ID, Host, Kind, Programs, artifact, names},
     needs,
 };
-use crate::vmm::VmmError;
+use crate::vmm::{MonitorLimits, VmmError, firecracker::ids::IdPool};
 
 /// The calls of a boot, in the contract's order.
 const CALLS: [&str; 5] = [
@@ -180,6 +180,83 @@ mod as_root {
             );
         }
         assert_eq!(names(&host.jails()), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn steps_on_the_host_that_fail_leave_nothing() {
+        needs!(Jailed);
+        use crate::config::{DriverChoice, Jail};
+        let mut host = Host::with(Kind::Jailed, Programs::RealIfNamed, json!({}), |config| {
+            let DriverChoice::Firecracker(settings) = &mut config.driver else {
+                unreachable!();
+            };
+            if let Jail::Jailer { ids, .. } = &mut settings.jail {
+                *ids = 1;
+            }
+        });
+        // No limit that a kernel takes.
+        let limits = MonitorLimits {
+            memory_bytes: Some(1),
+            cpu_max: None,
+        };
+        let error = host.boot_within("m1", limits).await.err().unwrap();
+        assert!(error.to_string().contains("control group"), "{error}");
+        host.assert_clean("m1");
+        // A name that is taken.
+        let taken = host.jails().join("m2");
+        fs::create_dir(&taken).unwrap();
+        let error = host.boot("m2").await.err().unwrap().to_string();
+        assert!(error.contains("make the jail m2"), "{error}");
+        fs::remove_dir(taken).unwrap();
+        host.assert_clean("m2");
+        // A jailer that is no program.
+        let nonsense = host.folder.path().join("nonsense");
+        fs::write(&nonsense, "no program").unwrap();
+        let jailer = host.artifacts.jailer.replace(artifact(&nonsense));
+        let error = host.boot("m3").await.err().unwrap().to_string();
+        assert!(error.contains("start firecracker"), "{error}");
+        host.assert_clean("m3");
+        host.artifacts.jailer = jailer;
+        // The only id was given back each time, and is taken now.
+        let pool = IdPool::new(host.folder.path(), FIRST_ID, 1).unwrap();
+        let lease = pool.lease().unwrap();
+        let error = host.boot("m4").await.err().unwrap().to_string();
+        assert!(error.contains("larger pool"), "{error}");
+        drop(lease);
+        host.assert_clean("m4");
+    }
+
+    #[tokio::test]
+    async fn many_machines_leave_no_descriptor_and_no_thread() {
+        needs!(Jailed);
+        let host = Host::new(Kind::Jailed, Programs::Fake, json!({}));
+        let refusing = Host::new(
+            Kind::Jailed,
+            Programs::Fake,
+            fault(4, json!({ "error": { "status": 400, "message": "no" } })),
+        );
+        let count = |what: &str| names(Path::new("/proc/self").join(what).as_path()).len();
+        let mut before = (0, 0);
+        for cycle in 0..25 {
+            let name = format!("m{cycle}");
+            let machine = host.boot(&name).await.unwrap();
+            assert_eq!(machine.remove().await, Vec::<String>::new());
+            drop(machine);
+            refusing.boot(&name).await.err().unwrap();
+            // Aborted tasks go when the runtime comes to them.
+            time::sleep(Duration::from_millis(5)).await;
+            if cycle == 4 {
+                before = (count("fd"), count("task"));
+            }
+        }
+        time::sleep(Duration::from_millis(50)).await;
+        let after = (count("fd"), count("task"));
+        assert!(
+            after.0 <= before.0 && after.1 <= before.1 + 1,
+            "{before:?} {after:?}"
+        );
+        host.assert_clean("m0");
+        refusing.assert_clean("m0");
     }
 
     #[tokio::test]
