@@ -70,7 +70,7 @@ impl Firecracker {
         let mut machine = self.prepare(order)?;
         let made = async {
             self.stage(&machine, order, origin).await?;
-            self.start(&mut machine, order)?;
+            self.start(&mut machine, order).await?;
             machine.connect().await?;
             machine.find_monitor().await?;
             match origin {
@@ -213,7 +213,7 @@ impl Firecracker {
     }
 
     /// Binds the listener and starts jailer or monitor.
-    fn start(
+    async fn start(
         &self,
         machine: &mut FirecrackerMachine,
         order: &BootOrder<'_>,
@@ -227,10 +227,6 @@ impl Firecracker {
                 source,
             })?;
         machine.bridge = Some(bridge);
-        let failed = |source| VmmError::Host {
-            step: format!("start {NAME} for the machine {}", order.name),
-            source,
-        };
         let lease = machine.lease.get_mut();
         let lease = lease.unwrap_or_else(PoisonError::into_inner);
         let held = lease.as_ref().map(IdLease::duplicate);
@@ -238,9 +234,15 @@ impl Firecracker {
         let tether = Tether {
             groups: Arc::clone(&machine.groups),
             network: Network::Empty,
-            held: held.transpose().map_err(failed)?,
+            held: held.transpose().map_err(|source| VmmError::Host {
+                step: "share the lease of a user id".into(),
+                source,
+            })?,
         };
-        machine.process = Some(Process::start(command, tether).map_err(failed)?);
+        // A network namespace may have to wait for the kernel's clean-up of earlier ones.
+        let step = format!("start {NAME} for the machine {}", order.name);
+        let started = blocking(&step, move || Process::start(command, tether));
+        machine.process = Some(started.await?);
         Ok(())
     }
 

@@ -107,10 +107,14 @@ impl JailBase {
             .mode(0o700)
             .create(&tree)
             .map_err(failed)?;
-        for folder in [path, &tree] {
-            let folder = open_folder(folder).map_err(failed)?;
-            let metadata = folder.metadata().map_err(failed)?;
-            if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
+        for folder in tree.ancestors() {
+            let metadata = folder.symlink_metadata().map_err(failed)?;
+            // In a folder like /tmp nobody can rename what is root's.
+            let sticky = folder != tree && folder != path && metadata.mode() & 0o1000 != 0;
+            if !metadata.is_dir() {
+                return refuse("its path leads through a symbolic link; name the folder itself");
+            }
+            if metadata.uid() != 0 || (metadata.mode() & 0o022 != 0 && !sticky) {
                 return refuse("others than root may write there; the jailer trusts what it finds");
             }
         }

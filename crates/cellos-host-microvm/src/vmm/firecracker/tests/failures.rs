@@ -270,5 +270,13 @@ mod as_root {
             .unwrap_err()
             .to_string();
         assert!(refused.contains("others than root may write"), "{refused}");
+        let elsewhere = host.folder.path().join("elsewhere");
+        fs::rename(&jails, &elsewhere).unwrap();
+        fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &jails).unwrap();
+        let refused = Host::driver(&host.config, &host.artifacts)
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("symbolic link"), "{refused}");
     }
 }
