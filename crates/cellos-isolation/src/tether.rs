@@ -55,7 +55,8 @@ const HELD: RawFd = 4;
 /// First number of temporary duplicates, above both.
 const ABOVE: RawFd = 10;
 
-/// Starts a program tethered. Needs the right to make PID namespaces. The command may have no
+/// Starts a program tethered, and without a way to new privileges. Where we are not root, it also
+/// gets a user namespace, without which there are no others, and stays the same user. The command may have no
 /// `pre_exec` of its own that runs later than this.
 ///
 /// # Errors
@@ -98,13 +99,14 @@ fn spawn_here(command: &mut Command, tether: &Tether) -> io::Result<Child> {
     let groups = Arc::clone(&tether.groups);
     let network = tether.network;
     let us = std::process::id();
+    let map = (!rustix::process::geteuid().is_root()).then(IdentityMap::of_caller);
     // Away from the terminal's group: an interrupt typed there is for us to pass on.
     command.process_group(0);
     // SAFETY: the closure runs in the forked child and makes system calls only; what it needs was
     // prepared here. Joining a group allocates only when it fails, and glibc's fork leaves the
     // allocator usable.
     unsafe {
-        command.pre_exec(move || enter(us, ends, held, &groups, network));
+        command.pre_exec(move || enter(us, ends, held, &groups, network, map.as_ref()));
     }
     command.spawn()
 }
@@ -117,12 +119,19 @@ fn enter(
     held: Option<RawFd>,
     groups: &Cgroup,
     network: Network,
+    map: Option<&IdentityMap>,
 ) -> io::Result<()> {
     die_with_parent()?;
     // Parents that died before that are not signalled any more.
     if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned()) != Some(us)
     {
         return Err(io::Error::from(io::ErrorKind::BrokenPipe));
+    }
+    if let Some(map) = map {
+        unshare(libc::CLONE_NEWUSER)?;
+        map.write()?;
+        // Whether the kernel takes that for a change of the user is its own matter.
+        die_with_parent()?;
     }
     unshare(libc::CLONE_NEWPID)?;
     // SAFETY: this process has one thread, the one that std forked.
@@ -143,10 +152,41 @@ fn enter(
     })?;
     // SAFETY: as above.
     let Some(program) = (unsafe { sys::fork() })? else {
-        return Ok(());
+        // A program that gives privileges up needs none to do it.
+        return rustix::thread::set_no_new_privs(true).map_err(Into::into);
     };
     keep_only(init_end, held);
     reap(program)
+}
+
+/// The caller's user and group as themselves in a new user namespace (user_namespaces(7)).
+struct IdentityMap {
+    user: String,
+    group: String,
+}
+
+impl IdentityMap {
+    fn of_caller() -> Self {
+        let line = |id: u32| format!("{id} {id} 1");
+        Self {
+            user: line(rustix::process::geteuid().as_raw()),
+            group: line(rustix::process::getegid().as_raw()),
+        }
+    }
+
+    fn write(&self) -> io::Result<()> {
+        // The kernel wants this first of whoever has no privileges outside.
+        for (file, text) in [
+            (c"/proc/self/setgroups", "deny"),
+            (c"/proc/self/uid_map", &*self.user),
+            (c"/proc/self/gid_map", &*self.group),
+        ] {
+            let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
+            let file = rustix::fs::open(file, flags, rustix::fs::Mode::empty())?;
+            rustix::io::write(file, text.as_bytes())?;
+        }
+        Ok(())
+    }
 }
 
 /// The keeper: waits for what the init says about the program's end, and ends in the same way.
@@ -269,13 +309,22 @@ fn unshare(flags: libc::c_int) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod as_root {
+mod tests {
     use super::*;
     use std::{
         io::{BufRead as _, BufReader},
         process::Stdio,
         time::{Duration, Instant},
     };
+
+    /// Root can make them anyway.
+    macro_rules! require_namespaces {
+        () => {
+            if !rustix::process::geteuid().is_root() {
+                cellos_testkit::require!("userns");
+            }
+        };
+    }
 
     fn tethered(script: &str) -> io::Result<Child> {
         let mut command = Command::new("/bin/sh");
@@ -300,7 +349,7 @@ mod as_root {
 
     #[test]
     fn its_end_is_the_programs() {
-        cellos_testkit::require!("root");
+        require_namespaces!();
         for (script, expected) in [
             ("exit 0", 0),
             ("exit 148", 148 << 8),
@@ -316,7 +365,7 @@ mod as_root {
 
     #[test]
     fn what_cannot_start_is_an_error_of_the_caller() {
-        cellos_testkit::require!("root");
+        require_namespaces!();
         let tether = Tether {
             groups: Arc::new(Cgroup::none()),
             network: Network::Shared,
@@ -328,7 +377,7 @@ mod as_root {
 
     #[test]
     fn nothing_outlives_the_keeper() {
-        cellos_testkit::require!("root");
+        require_namespaces!();
         // The id is asked for outside the namespace: /proc is the host's.
         let mut child =
             tethered("setsid sh -c 'readlink /proc/self; exec sleep 60' & exit 0").unwrap();
@@ -351,8 +400,19 @@ mod as_root {
     }
 
     #[test]
+    fn it_stays_its_user_and_gets_no_new_privileges() {
+        require_namespaces!();
+        let mut child = tethered("id -u; grep NoNewPrivs /proc/self/status").unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let lines: Vec<_> = lines.map(Result::unwrap).collect();
+        child.wait().unwrap();
+        let user = rustix::process::geteuid().as_raw().to_string();
+        assert_eq!(lines, [&*user, "NoNewPrivs:\t1"]);
+    }
+
+    #[test]
     fn its_network_is_empty() {
-        cellos_testkit::require!("root");
+        require_namespaces!();
         let mut child = tethered("wc -l < /proc/self/net/dev").unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap())

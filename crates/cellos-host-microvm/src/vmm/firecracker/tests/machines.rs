@@ -84,6 +84,7 @@ mod as_root {
             uids.split_whitespace().nth(1).unwrap(),
             FIRST_ID.to_string()
         );
+        assert!(status.contains("NoNewPrivs:\t1"), "{status}");
         let environment = fs::read(format!("/proc/{}/environ", machine.pid())).unwrap();
         assert!(environment.is_empty());
         let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
