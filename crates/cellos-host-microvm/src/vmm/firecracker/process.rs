@@ -81,9 +81,12 @@ impl Process {
         let keeper = pid(id)?;
         let keeper_handle = pidfd_open(keeper, PidfdFlags::empty())?;
         let init = match children(keeper)?.first() {
-            Some(init) => pidfd_open(*init, PidfdFlags::empty())
-                .ok()
-                .map(|handle| (*init, handle)),
+            Some(init) => {
+                let handle = pidfd_open(*init, PidfdFlags::empty()).ok();
+                // Still its child now, so the handle is not that of another with its id.
+                let is_it = children(keeper)?.contains(init);
+                handle.filter(|_| is_it).map(|handle| (*init, handle))
+            }
             None => None,
         };
         let (output, output_reader) = Ring::of(output.into())?;

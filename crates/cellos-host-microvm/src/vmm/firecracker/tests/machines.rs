@@ -231,24 +231,6 @@ mod as_root {
     }
 
     #[tokio::test]
-    async fn a_machine_without_a_jail_boots_in_its_folder() {
-        needs!(Jailed);
-        let host = Host::new(Kind::Unjailed, Programs::Fake, json!({}));
-        let machine = host.boot("m1").await.unwrap();
-        let (_stream, found) = report(&*machine).await;
-        assert_eq!(found["boot"], "cold");
-        let seen = configuration(&host, "m1").await;
-        assert_eq!(seen["boot-source"]["kernel_image_path"], "kernel");
-        assert!(
-            machine.console_tail().contains("the guest's console"),
-            "{}",
-            machine.console_tail()
-        );
-        assert_eq!(machine.remove().await, Vec::<String>::new());
-        host.assert_clean("m1");
-    }
-
-    #[tokio::test]
     async fn a_published_guest_has_no_initial_ram_disk_and_its_own_port() {
         needs!(Jailed);
         let host = Host::with(Kind::Jailed, Programs::Fake, json!({}), |config| {
@@ -270,6 +252,24 @@ mod as_root {
         assert_eq!(machine.remove().await, Vec::<String>::new());
         host.assert_clean("m1");
     }
+}
+
+#[tokio::test]
+async fn a_machine_without_a_jail_boots_in_its_folder() {
+    needs!(Unjailed);
+    let host = Host::new(Kind::Unjailed, Programs::Fake, json!({}));
+    let machine = host.boot("m1").await.unwrap();
+    let (_stream, found) = report(&*machine).await;
+    assert_eq!(found["boot"], "cold");
+    let seen = configuration(&host, "m1").await;
+    assert_eq!(seen["boot-source"]["kernel_image_path"], "kernel");
+    assert!(
+        machine.console_tail().contains("the guest's console"),
+        "{}",
+        machine.console_tail()
+    );
+    assert_eq!(machine.remove().await, Vec::<String>::new());
+    host.assert_clean("m1");
 }
 
 /// The monitor's whole configuration, in its own words.

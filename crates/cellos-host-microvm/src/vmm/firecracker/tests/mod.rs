@@ -11,5 +11,11 @@ macro_rules! needs {
         cellos_testkit::require!("root");
         cellos_testkit::require!("fake-vmm", $crate::vmm::firecracker::tests::host::fakes());
     };
+    (Unjailed) => {
+        if !rustix::process::geteuid().is_root() {
+            cellos_testkit::require!("userns");
+        }
+        cellos_testkit::require!("fake-vmm", $crate::vmm::firecracker::tests::host::fakes());
+    };
 }
 use needs;
