@@ -65,7 +65,10 @@ pub fn spawn(mut command: Command, tether: Tether) -> io::Result<Child> {
     // A parent's death is that of the thread that forked, so one that never ends does it.
     let (answer, answered) = mpsc::sync_channel(1);
     let job: Job = Box::new(move || {
-        let _ = answer.send(spawn_here(&mut command, &tether));
+        let spawned = spawn_here(&mut command, &tether);
+        // Before the answer: whoever gets an error must find free what was lent.
+        drop((command, tether));
+        let _ = answer.send(spawned);
     });
     let gone = || io::Error::other("the thread that starts programs has ended");
     spawner()?.send(job).map_err(|_| gone())?;

@@ -81,12 +81,12 @@ impl FirecrackerMachine {
                 Err(error) => error,
                 Ok(()) => return Ok(()),
             },
-            end = process.ended() => return Err(self.ended_during(end, &during)),
+            end = process.ended() => return Err(self.ended_during(end, &during).await),
         };
         if matches!(failed, VmmError::Unreadable { .. })
             && let Ok(end) = time::timeout(END_AFTER_BREAK, process.ended()).await
         {
-            return Err(self.ended_during(end, &during));
+            return Err(self.ended_during(end, &during).await);
         }
         Err(failed)
     }
@@ -167,12 +167,15 @@ impl FirecrackerMachine {
         }
         tokio::select! {
             biased;
-            end = process.ended() => Err(self.ended_during(end, &format!("the wait for {what}"))),
+            end = process.ended() => Err(self.ended_during(end, &format!("the wait for {what}")).await),
             () = time::sleep(LOOK_PAUSE) => Ok(()),
         }
     }
 
-    fn ended_during(&self, end: MonitorEnd, during: &str) -> VmmError {
+    async fn ended_during(&self, end: MonitorEnd, during: &str) -> VmmError {
+        if let Some(process) = &self.process {
+            process.drained().await;
+        }
         let said = self.process.as_ref().map(|process| {
             let errors = process.errors().tail();
             // Firecracker logs to its output; a jailer complains to its errors.
@@ -263,7 +266,7 @@ impl Machine for FirecrackerMachine {
             // A connection of a machine that has ended since may still hold its last words.
             biased;
             Some(stream) = bridge.next() => Ok(stream),
-            end = process.ended() => Err(self.ended_during(end, during)),
+            end = process.ended() => Err(self.ended_during(end, during).await),
         }
     }
 
@@ -310,9 +313,14 @@ impl Machine for FirecrackerMachine {
             let folder = jail::open_folder(&path)?;
             Self::keep_snapshot(&folder, &place, shape, &path)
         });
-        kept.await
+        let kept = kept
+            .await
             .map_err(|error| failed(io::Error::other(error)))?
-            .map_err(failed)
+            .map_err(failed)?;
+        // Its id and its jail are of no use any more. What cannot be removed is said when the
+        // machine is, which looks again.
+        let _ = self.remove().await;
+        Ok(kept)
     }
 
     async fn remove(&self) -> Vec<String> {

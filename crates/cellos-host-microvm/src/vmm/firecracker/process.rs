@@ -9,17 +9,28 @@ use std::{
     },
     process::{Command, ExitStatus, Stdio},
     thread,
+    time::Duration,
 };
 
 use cellos_isolation::tether::{self, Tether};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::{
+    sync::watch,
+    task::AbortHandle,
+    time::{self, Instant},
+};
 
 use super::ring::Ring;
 use crate::vmm::MonitorEnd;
 
 /// Most bytes of a file of `/proc` that is read.
 const PROC_BYTES: usize = 64 << 10;
+
+/// How long the last words of an ended monitor are waited for: they are in its pipes.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Pause between two looks whether they were read.
+const DRAIN_PAUSE: Duration = Duration::from_millis(1);
 
 /// A started monitor, perhaps still its jailer.
 #[derive(Debug)]
@@ -145,6 +156,14 @@ impl Process {
         match &self.init {
             Some((init, _)) => children(*init),
             None => Ok(Vec::new()),
+        }
+    }
+
+    /// Waits until what an ended monitor wrote has been read, for its last words.
+    pub(crate) async fn drained(&self) {
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
+        while !self.readers.iter().all(AbortHandle::is_finished) && Instant::now() < deadline {
+            time::sleep(DRAIN_PAUSE).await;
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::time;
 
 use super::{
-    host::{FIRST_ID, Host, Kind, Programs, artifact, names},
+    host::{FIRST_ID, Host, Kind, PATIENCE, Programs, artifact, names},
     needs,
 };
 use crate::vmm::{MonitorLimits, VmmError, firecracker::ids::IdPool};
@@ -99,18 +99,21 @@ mod as_root {
         let nonsense = host.folder.path().join("nonsense");
         fs::write(&nonsense, "not a program").unwrap();
         host.artifacts.monitor = artifact(&nonsense);
-        let folder = host.machine_folder("m1");
-        // Taken by time from the start of the jailer: staging and all are a few milliseconds.
-        let begun = time::Instant::now();
-        let error = host.boot("m1").await.err().unwrap();
-        let took = begun.elapsed();
-        assert!(
-            matches!(&error, VmmError::Ended { said, .. } if !said.is_empty()),
-            "{error}"
-        );
-        assert!(took < Duration::from_millis(100), "{took:?}");
-        assert_eq!(names(&folder), Vec::<String>::new());
-        host.assert_clean("m1");
+        // Of several attempts, since other tests take the processors too; it is 10 s where nobody
+        // looks.
+        let mut best = Duration::MAX;
+        for name in ["m1", "m2", "m3", "m4", "m5"] {
+            let begun = time::Instant::now();
+            let error = host.boot(name).await.err().unwrap();
+            best = best.min(begun.elapsed());
+            assert!(
+                matches!(&error, VmmError::Ended { said, .. } if !said.is_empty()),
+                "{error}"
+            );
+            assert_eq!(names(&host.machine_folder(name)), Vec::<String>::new());
+            host.assert_clean(name);
+        }
+        assert!(best < Duration::from_millis(100), "{best:?}");
     }
 
     #[tokio::test]
@@ -218,8 +221,16 @@ mod as_root {
         host.assert_clean("m3");
         host.artifacts.jailer = jailer;
         // The only id was given back each time, and is taken now.
+        let begun = time::Instant::now();
         let pool = IdPool::new(host.folder.path(), FIRST_ID, 1).unwrap();
-        let lease = pool.lease().unwrap();
+        // Another test's process may have a copy of the lock for a moment, between fork and exec.
+        let lease = loop {
+            match pool.lease() {
+                Ok(lease) => break lease,
+                Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+            }
+            time::sleep(Duration::from_millis(1)).await;
+        };
         let error = host.boot("m4").await.err().unwrap().to_string();
         assert!(error.contains("larger pool"), "{error}");
         drop(lease);

@@ -24,6 +24,8 @@ mod as_root {
             let (_stream, _) = report(&*parked).await;
             let snapshot = parked.snapshot().await.unwrap();
             assert!(!is_there(parked.pid()));
+            // The files are all that is left, while the machine is still somebody's.
+            host.assert_clean("m1");
             assert_eq!(parked.remove().await, Vec::<String>::new());
             host.assert_clean("m1");
             for path in [&snapshot.state, &snapshot.memory] {
