@@ -15,8 +15,8 @@ const DEVICE: &str = "/dev/kvm";
 const PARAVIRTUAL_MODULE: &str = "/sys/module/kvm_pvm";
 
 /// How long a kernel may take until it misses its root file system. With KVM it needs less than
-/// a second; emulated, on a busy host, some.
-const TRIAL_BOUND: Duration = Duration::from_secs(20);
+/// a second.
+pub(crate) const TRIAL_BOUND: Duration = Duration::from_secs(10);
 
 /// What a kernel says when it has come as far as it can without a root file system.
 const LAST_WORDS: &str = "Kernel panic - not syncing: VFS";
@@ -75,7 +75,7 @@ impl KvmVerdict {
 /// this moment: whoever keeps it keeps it no longer than its process.
 pub(crate) async fn probe(driver: &dyn Driver, order: BootOrder<'_>) -> KvmVerdict {
     match KvmVerdict::at_a_glance() {
-        KvmVerdict::Untried => match trial(driver, order).await {
+        KvmVerdict::Untried => match trial(driver, order, TRIAL_BOUND).await {
             Ok(()) => KvmVerdict::Works,
             Err(why) => KvmVerdict::OpensButCannotRunGuests { why },
         },
@@ -83,16 +83,20 @@ pub(crate) async fn probe(driver: &dyn Driver, order: BootOrder<'_>) -> KvmVerdi
     }
 }
 
-/// Boots a kernel until it misses its root file system.
+/// Boots a kernel until it misses its root file system, within `bound`.
 ///
 /// # Errors
 /// Why not, in words.
-pub(crate) async fn trial(driver: &dyn Driver, order: BootOrder<'_>) -> Result<(), String> {
+pub(crate) async fn trial(
+    driver: &dyn Driver,
+    order: BootOrder<'_>,
+    bound: Duration,
+) -> Result<(), String> {
     let machine = driver
         .boot(order)
         .await
         .map_err(|error: VmmError| error.to_string())?;
-    let end = tokio::time::timeout(TRIAL_BOUND, machine.ended()).await;
+    let end = tokio::time::timeout(bound, machine.ended()).await;
     let console = machine.console_tail();
     let left = machine.remove().await;
     if !left.is_empty() {
@@ -116,7 +120,7 @@ fn judge(end: Option<MonitorEnd>, console: &str) -> Result<(), String> {
         }
         Some(end) => Err(format!("the monitor ended ({}); {quoted}", describe(end))),
         None => Err(format!(
-            "a kernel did not get to its root file system within {TRIAL_BOUND:?}; {quoted}"
+            "a kernel did not get to its root file system in time; {quoted}"
         )),
     }
 }

@@ -6,6 +6,7 @@ use std::{
     io::Write,
     path::Path,
     process::{Command, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 /// Environment variable with the abilities that must be there, separated by commas or spaces.
@@ -255,6 +256,9 @@ fn landlock_is_on() -> Result<(), String> {
     }
 }
 
+/// Number of the next probe: tests of one process probe at the same time.
+static PROBES: AtomicU64 = AtomicU64::new(0);
+
 fn cgroup_can_be_made() -> Result<(), String> {
     let own = fs::read_to_string("/proc/self/cgroup")
         .map_err(|error| format!("/proc/self/cgroup: {error}"))?;
@@ -275,7 +279,11 @@ fn cgroup_can_be_made() -> Result<(), String> {
         }
         let folder = Path::new(&root)
             .join(path.trim_start_matches('/'))
-            .join(format!("cellos-probe-{}", std::process::id()));
+            .join(format!(
+                "cellos-probe-{}-{}",
+                std::process::id(),
+                PROBES.fetch_add(1, Ordering::Relaxed)
+            ));
         match fs::create_dir(&folder) {
             Ok(()) => {
                 let limits = folder.join("memory.limit_in_bytes").exists()
