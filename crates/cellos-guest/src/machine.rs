@@ -1,6 +1,7 @@
 //! What PID 1 does to the machine as a whole, and does not do as an ordinary process.
 
 use std::{
+    ffi::c_void,
     io,
     os::fd::{AsRawFd as _, IntoRawFd as _},
     time::Duration,
@@ -45,6 +46,32 @@ impl Drop for PoolInfo {
     }
 }
 
+/// The request to add entropy. The pool is not moved into it, which would leave copies behind.
+struct AddEntropy<'a>(&'a mut PoolInfo);
+
+// SAFETY: for this request the kernel reads a rand_pool_info, whose `bytes` says how many of the
+// buffer are meant. `add_entropy`, which alone makes one, counts the bytes that it copied there.
+unsafe impl rustix::ioctl::Ioctl for AddEntropy<'_> {
+    type Output = ();
+
+    const IS_MUTATING: bool = false;
+
+    fn opcode(&self) -> rustix::ioctl::Opcode {
+        ADD_ENTROPY
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        std::ptr::from_mut(self.0).cast()
+    }
+
+    unsafe fn output_from_ptr(
+        _: rustix::ioctl::IoctlOutput,
+        _: *mut c_void,
+    ) -> rustix::io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Surroundings {
     /// Sets the clock to nanoseconds since 1970. A machine that was parked or restored has the
     /// time of then.
@@ -82,14 +109,8 @@ impl Surroundings {
             .get_mut(..bytes.len())
             .ok_or_else(invalid)?
             .copy_from_slice(bytes);
-        // SAFETY: for this request the kernel reads a rand_pool_info, whose `bytes` says how many
-        // of the buffer are meant; they are at most all of it.
-        unsafe {
-            rustix::ioctl::ioctl(
-                &device,
-                rustix::ioctl::Setter::<ADD_ENTROPY, &mut PoolInfo>::new(&mut pool),
-            )?;
-        }
+        // SAFETY: `AddEntropy` describes its request as the kernel has it.
+        unsafe { rustix::ioctl::ioctl(&device, AddEntropy(&mut pool))? };
         // SAFETY: this request has no argument.
         unsafe { rustix::ioctl::ioctl(&device, rustix::ioctl::NoArg::<RESEED>::new())? };
         Ok(())

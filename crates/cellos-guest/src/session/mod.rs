@@ -1,9 +1,13 @@
 //! One dialogue with the host: parked, told what to run, and done with it.
 
+mod bridge_stream;
 mod cell;
 mod files;
+mod host_words;
 mod launcher_client;
+mod launcher_words;
 mod orders;
+mod passing;
 mod streams;
 mod telemetry;
 
@@ -14,25 +18,16 @@ use std::{
 };
 
 use cellos_bridge::{
-    BridgeError, Config, GuestEnd, Hello, HostMessage, HostSilence, MAX_CHUNK_BYTES,
-    MAX_TEXT_BYTES, NotStarted, Phase, Ready, Refused, SendError, Started,
+    BridgeError, GuestEnd, Hello, HostSilence, MAX_CHUNK_BYTES, MAX_TEXT_BYTES, NotStarted, Phase,
+    Refused, SendError,
 };
-use cellos_core::ports::workload::StopSignal;
-use cellos_isolation::{
-    Launcher,
-    protocol::{Created, Ended, Failure, FromLauncher, Reply, Request},
-};
+use cellos_isolation::Launcher;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
 
-use self::{
-    cell::{Parked, Stage, exit_of},
-    files::Progress,
-    launcher_client::{LauncherClient, Said},
-    streams::Passed,
-};
+use self::{cell::Stage, launcher_client::LauncherClient};
 pub use self::{launcher_client::LauncherError, streams::INPUT_CREDIT_BYTES};
 use crate::machine::Surroundings;
 
@@ -224,361 +219,6 @@ impl Session {
         Timespec::try_from(next.saturating_duration_since(Instant::now())).ok()
     }
 
-    fn write_stream(&mut self) -> Result<(), SessionError> {
-        while let Some(bytes) = self.end.outgoing() {
-            match rustix::io::write(&self.stream, bytes) {
-                Ok(written) => self.end.sent(written),
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => {}
-                // Reading finds the stream's end, and what the host said before it.
-                Err(Errno::PIPE | Errno::CONNRESET) => break,
-                Err(error) => return Err(stream_error("write to", error)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads once, and does what the host wants.
-    fn read_stream(
-        &mut self,
-        launcher: &mut LauncherClient,
-    ) -> Result<Option<SessionEnd>, SessionError> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let read = rustix::io::read(&self.stream, buffer.as_mut_slice());
-        let taken = match read {
-            Ok(0) | Err(Errno::CONNRESET | Errno::PIPE) => self.host_left(),
-            Ok(length) => self.take(buffer.get(..length).unwrap_or_default(), launcher),
-            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
-            Err(error) => Err(stream_error("read from", error)),
-        };
-        // A configuration was in it, with a key.
-        zeroize::Zeroize::zeroize(buffer.as_mut_slice());
-        self.buffer = buffer;
-        taken
-    }
-
-    fn take(
-        &mut self,
-        mut bytes: &[u8],
-        launcher: &mut LauncherClient,
-    ) -> Result<Option<SessionEnd>, SessionError> {
-        while let Some(message) = self.end.receive(&mut bytes, Instant::now())? {
-            if matches!(message, HostMessage::Acknowledge) {
-                return Ok(Some(SessionEnd::Acknowledged));
-            }
-            self.obey(message, launcher)?;
-        }
-        Ok(None)
-    }
-
-    fn host_left(&mut self) -> Result<Option<SessionEnd>, SessionError> {
-        match self.end.closed() {
-            Ok(()) => Ok(Some(SessionEnd::Acknowledged)),
-            // Also within a frame: a snapshot is taken at any moment.
-            Err(_) if self.end.phase() == Phase::Parked => Ok(Some(SessionEnd::LeftWhileParked)),
-            Err(_) if matches!(self.stage, Stage::Failed { .. }) => {
-                Ok(Some(SessionEnd::NeverAcknowledged))
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn obey(
-        &mut self,
-        message: HostMessage,
-        launcher: &mut LauncherClient,
-    ) -> Result<(), SessionError> {
-        match message {
-            HostMessage::Config(config) => self.create(&config, launcher)?,
-            HostMessage::Start => self.start(launcher)?,
-            HostMessage::Input(bytes) => {
-                if let Some(streams) = self.stage.streams() {
-                    streams.input.take(&bytes);
-                }
-            }
-            HostMessage::InputEnd => {
-                if let Some(streams) = self.stage.streams() {
-                    streams.input.end();
-                }
-            }
-            HostMessage::Terminate(how) => self.stop(how, launcher)?,
-            HostMessage::Fetch(fetch) => {
-                if let Stage::Ended { folder, transfer } = &mut self.stage {
-                    let folder = folder.as_ref().map(OwnedFd::as_fd);
-                    *transfer = files::begin(folder, &fetch, &mut self.end)?;
-                }
-            }
-            // The end has counted the credit; the others say only that the host is there.
-            HostMessage::OutputCredit { .. }
-            | HostMessage::Heartbeat
-            | HostMessage::Acknowledge => {}
-        }
-        Ok(())
-    }
-
-    fn create(
-        &mut self,
-        config: &Config,
-        launcher: &mut LauncherClient,
-    ) -> Result<(), SessionError> {
-        self.next_heartbeat = Instant::now() + self.end.heartbeat_interval();
-        let plan = match orders::carry_out(config, self.surroundings) {
-            Ok(plan) => plan,
-            Err(refused) => return self.refuse(refused),
-        };
-        match launcher.ask(Request::Create(Box::new(plan)), &[]) {
-            Ok(number) => {
-                self.stage = Stage::Building { number, stop: None };
-                Ok(())
-            }
-            Err(error @ LauncherError::TooLarge { .. }) => self.refuse(Refused::InvalidDocument {
-                reason: format!("spec.run: {error}"),
-            }),
-            Err(error) => self.refuse(guest_failure("ask the launcher", &error.to_string())),
-        }
-    }
-
-    fn start(&mut self, launcher: &mut LauncherClient) -> Result<(), SessionError> {
-        let cell = match std::mem::replace(&mut self.stage, Stage::None) {
-            Stage::Parked(cell) => cell,
-            // The bridge's end lets no start pass at any other time.
-            other => {
-                self.stage = other;
-                return Ok(());
-            }
-        };
-        let (streams, ends) = match streams::open() {
-            Ok(opened) => opened,
-            Err(error) => {
-                return self.not_started(guest_cannot_start("make pipes", &error.to_string()));
-            }
-        };
-        let descriptors = [&ends.stdin, &ends.stdout, &ends.stderr].map(OwnedFd::as_fd);
-        match launcher.ask(Request::Release(cell.key), &descriptors) {
-            Ok(number) => {
-                self.stage = Stage::Starting {
-                    number,
-                    cell,
-                    streams,
-                };
-                Ok(())
-            }
-            Err(error) => {
-                self.not_started(guest_cannot_start("ask the launcher", &error.to_string()))
-            }
-        }
-    }
-
-    fn stop(&mut self, how: StopSignal, launcher: &mut LauncherClient) -> Result<(), SessionError> {
-        if let Stage::Building { stop, .. } = &mut self.stage {
-            // The later one is the harder one, by the order in which a host sends them.
-            *stop = Some(how);
-            return Ok(());
-        }
-        let Some(key) = self.stage.key() else {
-            return Ok(());
-        };
-        match launcher.ask(Request::Stop(key, how.into()), &[]) {
-            Ok(_) => Ok(()),
-            Err(error) => self.refuse(guest_failure("ask the launcher", &error.to_string())),
-        }
-    }
-
-    fn hear_launcher(&mut self, launcher: &mut LauncherClient) -> Result<(), SessionError> {
-        loop {
-            match launcher.hear() {
-                Ok(Some(said)) => self.take_word(said, launcher)?,
-                Ok(None) => return Ok(()),
-                Err(error) if self.end.phase() <= Phase::Running => {
-                    return self.refuse(guest_failure("hear the launcher", &error.to_string()));
-                }
-                // Nobody needs it any more.
-                Err(_) => return Ok(()),
-            }
-        }
-    }
-
-    fn take_word(
-        &mut self,
-        (message, descriptor): Said,
-        launcher: &mut LauncherClient,
-    ) -> Result<(), SessionError> {
-        match message {
-            FromLauncher::Ended { ended, .. } => self.ended(ended),
-            FromLauncher::Reply { number, reply } => {
-                self.answer(number, reply, descriptor, launcher)
-            }
-        }
-    }
-
-    fn answer(
-        &mut self,
-        answered: u64,
-        reply: Reply,
-        descriptor: Option<OwnedFd>,
-        launcher: &mut LauncherClient,
-    ) -> Result<(), SessionError> {
-        match std::mem::replace(&mut self.stage, Stage::None) {
-            Stage::Building { number, stop } if number == answered => match reply {
-                Reply::Created(created) => self.created(*created, descriptor, stop, launcher),
-                Reply::Failed(Failure::InvalidSpec(reason)) => {
-                    self.refuse(Refused::InvalidDocument {
-                        reason: bounded(reason),
-                    })
-                }
-                other => self.refuse(guest_failure("build the cell", &reason_of(other))),
-            },
-            Stage::Starting {
-                number,
-                cell,
-                streams,
-            } if number == answered => match reply {
-                Reply::Released { pid } => {
-                    self.end.started(Started { pid })?;
-                    self.end.grant_input(INPUT_CREDIT_BYTES)?;
-                    self.stage = Stage::Running { cell, streams };
-                    Ok(())
-                }
-                Reply::Failed(Failure::CommandNotFound { program }) => {
-                    self.not_started(NotStarted::CommandNotFound {
-                        program: bounded(program),
-                    })
-                }
-                Reply::Failed(Failure::NotExecutable { program, reason }) => {
-                    self.not_started(NotStarted::NotExecutable {
-                        program: bounded(program),
-                        reason: bounded(reason),
-                    })
-                }
-                other => self.not_started(guest_cannot_start(
-                    "release the workload",
-                    &reason_of(other),
-                )),
-            },
-            // The answer to a stop, which is always the same.
-            other => {
-                self.stage = other;
-                Ok(())
-            }
-        }
-    }
-
-    fn created(
-        &mut self,
-        created: Created,
-        folder: Option<OwnedFd>,
-        stop: Option<StopSignal>,
-        launcher: &mut LauncherClient,
-    ) -> Result<(), SessionError> {
-        self.end.ready(&Ready {
-            posture: created.posture,
-            working_folder: created.working_folder,
-            ready_ms: telemetry::uptime_ms(),
-        })?;
-        self.stage = Stage::Parked(Parked {
-            key: created.cell,
-            folder,
-            cgroup: created.cgroup_path,
-        });
-        match stop {
-            Some(how) => self.stop(how, launcher),
-            None => Ok(()),
-        }
-    }
-
-    /// The cell has ended, and with it everything in it.
-    fn ended(&mut self, Ended { end, residue }: Ended) -> Result<(), SessionError> {
-        match (std::mem::replace(&mut self.stage, Stage::None), end) {
-            (Stage::Running { cell, streams }, Ok(report)) => {
-                self.stage = Stage::Draining {
-                    cell,
-                    streams,
-                    report: Box::new(report),
-                    residue,
-                    until: Instant::now() + DRAIN_PATIENCE,
-                };
-                Ok(())
-            }
-            (Stage::Running { .. }, Err(why)) => self.refuse(guest_failure("run the cell", &why)),
-            (Stage::Building { .. } | Stage::Parked(_), end) => {
-                let reason = match end {
-                    Ok(report) => format!("it ended before its workload was let go: {report:?}"),
-                    Err(why) => why,
-                };
-                self.refuse(guest_failure("keep the cell", &reason))
-            }
-            // The answer to the release says why, and comes next or came before.
-            (other, _) => {
-                self.stage = other;
-                Ok(())
-            }
-        }
-    }
-
-    fn serve_streams(&mut self, woken: &Woken) -> Result<(), SessionError> {
-        let Some(streams) = self.stage.streams() else {
-            return Ok(());
-        };
-        if woken.input {
-            streams.input.write();
-        }
-        if self.end.phase() == Phase::Running {
-            streams.input.grant(&mut self.end)?;
-        }
-        let mut passed = Passed::Nothing;
-        for (outlet, woken) in streams.outputs.iter_mut().zip(woken.outputs) {
-            if woken && outlet.pass_on(&mut self.end, &mut self.buffer)? == Passed::Some {
-                passed = Passed::Some;
-            }
-        }
-        if passed == Passed::Some
-            && let Stage::Draining { until, .. } = &mut self.stage
-        {
-            *until = Instant::now() + DRAIN_PATIENCE;
-        }
-        Ok(())
-    }
-
-    fn finish_draining(&mut self) -> Result<(), SessionError> {
-        let Stage::Draining { streams, until, .. } = &mut self.stage else {
-            return Ok(());
-        };
-        for outlet in &mut streams.outputs {
-            outlet.close_if_empty();
-            if *until <= Instant::now() {
-                outlet.give_up(&mut self.buffer);
-            }
-        }
-        if streams.outputs.iter().any(streams::Outlet::is_open) {
-            return Ok(());
-        }
-        if let Stage::Draining {
-            cell,
-            streams,
-            report,
-            residue,
-            ..
-        } = std::mem::replace(&mut self.stage, Stage::None)
-        {
-            self.end.exit(&exit_of(*report, residue, &streams))?;
-            self.stage = Stage::Ended {
-                folder: cell.folder,
-                transfer: None,
-            };
-        }
-        Ok(())
-    }
-
-    fn send_file(&mut self) -> Result<(), SessionError> {
-        if let Stage::Ended { transfer, .. } = &mut self.stage
-            && let Some(file) = transfer
-            && file.go_on(&mut self.end, &mut self.buffer)? == Progress::Over
-        {
-            *transfer = None;
-        }
-        Ok(())
-    }
-
     fn send_heartbeat(&mut self) -> Result<(), SessionError> {
         let now = Instant::now();
         if now < self.next_heartbeat || self.end.phase() > Phase::Running {
@@ -611,13 +251,6 @@ impl Session {
     }
 }
 
-fn reason_of(reply: Reply) -> String {
-    match reply {
-        Reply::Failed(Failure::InvalidSpec(reason) | Failure::Host(reason)) => reason,
-        other => format!("the launcher gave an unexpected answer: {other:?}"),
-    }
-}
-
 fn guest_failure(operation: &str, reason: &str) -> Refused {
     Refused::GuestFailure {
         operation: bounded(operation.to_owned()),
@@ -634,7 +267,10 @@ fn guest_cannot_start(operation: &str, reason: &str) -> NotStarted {
 
 /// The beginning of a text, as much as a message takes: a cut reason is better than none.
 fn bounded(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
+    let end = (0..=MAX_TEXT_BYTES.min(text.len()))
+        .rev()
+        .find(|&at| text.is_char_boundary(at));
+    text.truncate(end.unwrap_or(0));
     text
 }
 

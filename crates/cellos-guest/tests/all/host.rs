@@ -1,6 +1,7 @@
 //! A host that plays its part by hand.
 
 use std::{
+    collections::VecDeque,
     io::{ErrorKind, Read as _, Write as _},
     os::{fd::OwnedFd, unix::net::UnixStream},
     process::{Child, Command, ExitStatus, Stdio},
@@ -23,12 +24,21 @@ pub(crate) const CREDIT_BYTES: u32 = 64 * 1024;
 /// Found by its bytes where it must not be.
 pub(crate) const KEY: [u8; 32] = *b"the-key-of-this-session-0123456!";
 
+/// What becomes of the credit for output that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Credit {
+    GivenBack,
+    NeverGivenBack,
+}
+
 pub(crate) struct Host {
     pub(crate) end: HostEnd,
     pub(crate) stream: UnixStream,
     pub(crate) guest: Child,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
+    pub(crate) credit: Credit,
+    heard: VecDeque<GuestMessage>,
     /// Waits before it takes output.
     pub(crate) slowness: Duration,
 }
@@ -59,7 +69,7 @@ pub(crate) fn config_with(run: &serde_json::Value, authority: &serde_json::Value
         host_nonce: Nonce([1; 32]),
         session_key: SessionKey::new(KEY),
         entropy: Entropy::new(Zeroizing::new(vec![2; 32])).unwrap(),
-        wall_clock_unix_ns: 1,
+        wall_clock_unix_ns: 1_800_000_000_000_000_000,
         heartbeat_interval: Duration::from_millis(100),
         stdout_credit_bytes: CREDIT_BYTES,
         stderr_credit_bytes: CREDIT_BYTES,
@@ -80,19 +90,26 @@ impl Host {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        let mut host = Self::over(stream, guest);
+        host.until(|message| matches!(message, GuestMessage::Hello(_)).then_some(()));
+        host
+    }
+
+    /// A host on a stream to a guest that has not said anything.
+    pub(crate) fn over(stream: UnixStream, guest: Child) -> Self {
         stream
             .set_read_timeout(Some(Duration::from_millis(20)))
             .unwrap();
-        let mut host = Self {
+        Self {
             end: HostEnd::new(HostTimes::default(), Instant::now()),
             stream,
             guest,
             stdout: Vec::new(),
             stderr: Vec::new(),
+            credit: Credit::GivenBack,
+            heard: VecDeque::new(),
             slowness: Duration::ZERO,
-        };
-        host.until(|message| matches!(message, GuestMessage::Hello(_)).then_some(()));
-        host
+        }
     }
 
     /// A guest whose cell is parked.
@@ -126,8 +143,8 @@ impl Host {
         }
     }
 
-    /// What the guest says next, if it does soon. Output is kept and its credit given back.
-    pub(crate) fn hear(&mut self) -> Vec<GuestMessage> {
+    /// Takes what the guest says next, if it does soon. Output is kept and its credit given back.
+    pub(crate) fn hear(&mut self) {
         self.flush();
         let mut buffer = [0; 16 * 1024];
         let length = match self.stream.read(&mut buffer) {
@@ -143,7 +160,6 @@ impl Host {
             Err(error) => panic!("{error}"),
         };
         let mut bytes = &buffer[..length];
-        let mut messages = Vec::new();
         while let Some(message) = self.end.receive(&mut bytes, Instant::now()).unwrap() {
             match message {
                 GuestMessage::Output(output) => {
@@ -153,24 +169,26 @@ impl Host {
                         _ => self.stderr.extend(&output.bytes),
                     }
                     let count = output.bytes.len().try_into().unwrap();
-                    self.end.grant_output(output.stream, count).unwrap();
+                    if self.credit == Credit::GivenBack {
+                        self.end.grant_output(output.stream, count).unwrap();
+                    }
                 }
-                other => messages.push(other),
+                other => self.heard.push_back(other),
             }
         }
-        messages
     }
 
     /// Waits for a message.
     pub(crate) fn until<T>(&mut self, mut pick: impl FnMut(GuestMessage) -> Option<T>) -> T {
         let begun = Instant::now();
         loop {
-            for message in self.hear() {
+            while let Some(message) = self.heard.pop_front() {
                 if let Some(found) = pick(message) {
                     return found;
                 }
             }
             assert!(begun.elapsed() < PATIENCE, "nothing came");
+            self.hear();
         }
     }
 

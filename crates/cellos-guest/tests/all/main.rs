@@ -8,5 +8,6 @@ mod command_line;
 mod ends;
 mod files;
 mod host;
+mod machine;
 mod secrecy;
 mod streams;

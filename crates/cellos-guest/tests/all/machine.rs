@@ -1,0 +1,198 @@
+//! A real machine: the bundle that the gate makes, booted by QEMU, with this program as its PID 1.
+
+use std::{
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use cellos_bridge::{GuestMessage, Hello, Ready};
+use cellos_core::ports::workload::{LimitHit, WorkloadEnd};
+use cellos_testkit::require;
+
+use crate::host::{Host, PATIENCE, config, shell};
+
+/// Names the bundle that machines boot.
+const BUNDLE: &str = "CELLOS_TEST_VM_BUNDLE";
+
+fn bundle() -> Result<PathBuf, String> {
+    Command::new("qemu-system-x86_64")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .map_err(|error| format!("qemu-system-x86_64: {error}"))?;
+    std::env::var_os(BUNDLE)
+        .map(PathBuf::from)
+        .filter(|folder| folder.is_dir())
+        .ok_or_else(|| format!("{BUNDLE} names no bundle; cargo xtask test makes one"))
+}
+
+/// A machine whose bridge is a socket in this folder.
+fn boot(folder: &Path) -> Child {
+    let bundle = bundle().unwrap();
+    let file = |name: &str| bundle.join(name).to_str().unwrap().to_owned();
+    let socket = folder.join("bridge");
+    Command::new("qemu-system-x86_64")
+        .args(["-M", "microvm", "-accel", "tcg,thread=multi", "-cpu", "max"])
+        .args([
+            "-m",
+            "256M",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+        ])
+        .args(["-kernel", &file("kernel"), "-initrd", &file("initrd")])
+        .args([
+            "-append",
+            "console=ttyS0 quiet reboot=t panic=-1 cellos.bridge=virtio \
+             tsc_early_khz=2500000",
+        ])
+        .args([
+            "-serial",
+            "stdio",
+            "-device",
+            "virtio-serial-device",
+            "-chardev",
+        ])
+        .arg(format!(
+            "socket,path={},server=on,wait=off,id=b",
+            socket.display()
+        ))
+        .args([
+            "-device",
+            "virtserialport,chardev=b,name=cellos.bridge",
+            "-drive",
+        ])
+        .arg(format!(
+            "id=d,file={},format=raw,if=none,readonly=on",
+            file("base")
+        ))
+        .args(["-device", "virtio-blk-device,drive=d"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// The machine's side of a dialogue, once it has said hello.
+fn meet(folder: &Path, machine: Child) -> (Host, Hello) {
+    let begun = Instant::now();
+    let stream = loop {
+        match UnixStream::connect(folder.join("bridge")) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let mut host = Host::over(stream, machine);
+    let hello = host.until(|message| match message {
+        GuestMessage::Hello(hello) => Some(hello),
+        other => panic!("{other:?}"),
+    });
+    eprintln!("{hello:?}");
+    (host, hello)
+}
+
+fn until_ready(host: &mut Host) -> Box<Ready> {
+    host.until(|message| match message {
+        GuestMessage::Ready(ready) => Some(ready),
+        GuestMessage::Refused(refused) => panic!("{refused:?}"),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_machine_runs_a_cell_and_resets_when_that_is_acknowledged() {
+    require!("machines", bundle().map(drop));
+    let folder = tempfile::tempdir().unwrap();
+    let (mut host, hello) = meet(folder.path(), boot(folder.path()));
+
+    // A host that goes, and another that comes: the machine is as good as new.
+    host.stream.shutdown(std::net::Shutdown::Both).unwrap();
+    let machine = std::mem::replace(&mut host.guest, Command::new("true").spawn().unwrap());
+    drop(host);
+    // Until the guest has seen it: a port tells its state, not each change of it.
+    std::thread::sleep(Duration::from_millis(500));
+    let (mut host, again) = meet(folder.path(), machine);
+    assert_ne!(hello.boot_nonce, again.boot_nonce);
+    assert_eq!(hello.kernel_release, again.kernel_release);
+
+    let script = "id -u; cat; echo seen > file; ls -d /dev/v* /dev/hv*; \
+                  ls /sys/class /run/* 2>/dev/null; date +%s; \
+                  echo x > /usr/y; exit 7";
+    let mut config = config(&shell(script));
+    config.memory_limit_bytes = 64 << 20;
+    config.wall_clock_unix_ns = 4_000_000_000_000_000_000;
+    host.end.configure(&config, Instant::now()).unwrap();
+    let ready = until_ready(&mut host);
+    eprintln!("{ready:?}");
+    assert!(ready.posture.no_new_privs);
+    assert_eq!(ready.posture.seccomp_mode, 2);
+    host.end.start().unwrap();
+    host.until(|message| matches!(message, GuestMessage::Started(_)).then_some(()));
+    while host.end.input_credit() == 0 {
+        host.hear();
+    }
+    let input = b"over the bridge\n";
+    assert_eq!(host.end.input(input).unwrap(), input.len());
+    host.end.end_input().unwrap();
+    let exit = host.exit();
+    let seen = String::from_utf8_lossy(&host.stdout).into_owned();
+    eprintln!(
+        "{seen}\n{}\n{exit:?}",
+        String::from_utf8_lossy(&host.stderr)
+    );
+    assert_eq!(exit.report.end, WorkloadEnd::Exited { code: 7 });
+    assert!(seen.contains("1000\nover the bridge\n"));
+    assert!(
+        seen.lines().any(|line| line.starts_with("40000000")),
+        "the clock was not set"
+    );
+    assert!(
+        !seen.contains("vport") && !seen.contains("vda"),
+        "a device of the machine shows"
+    );
+    assert!(String::from_utf8_lossy(&host.stderr).contains("Read-only file system"));
+    assert!(exit.report.usage.memory_peak_bytes.is_some());
+    assert_eq!(exit.residue.found, Vec::<String>::new());
+    assert_eq!(host.fetch("file", 100).unwrap(), b"seen\n");
+    host.acknowledge();
+}
+
+#[test]
+fn a_cell_of_a_machine_meets_its_own_limit_on_memory() {
+    require!("machines", bundle().map(drop));
+    let folder = tempfile::tempdir().unwrap();
+    let (mut host, _) = meet(folder.path(), boot(folder.path()));
+    let mut config = config(&shell("exec tail /dev/zero"));
+    config.memory_limit_bytes = 32 << 20;
+    host.end.configure(&config, Instant::now()).unwrap();
+    until_ready(&mut host);
+    host.end.start().unwrap();
+    let report = host.exit().report;
+    assert_eq!(report.end, WorkloadEnd::Signalled { signal: 9 });
+    assert!(
+        matches!(report.limits_hit[..], [LimitHit::Memory { limit_bytes, .. }]
+            if limit_bytes == 32 << 20),
+        "{report:?}"
+    );
+    host.acknowledge();
+}
+
+#[test]
+fn a_machine_whose_host_goes_away_resets_with_its_cell() {
+    require!("machines", bundle().map(drop));
+    let folder = tempfile::tempdir().unwrap();
+    let (mut host, _) = meet(folder.path(), boot(folder.path()));
+    host.end
+        .configure(&config(&shell("sleep 60")), Instant::now())
+        .unwrap();
+    until_ready(&mut host);
+    host.end.start().unwrap();
+    host.until(|message| matches!(message, GuestMessage::Started(_)).then_some(()));
+    host.leave();
+}
