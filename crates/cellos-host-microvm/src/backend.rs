@@ -24,6 +24,7 @@ use cellos_core::{
         },
     },
 };
+use cellos_isolation::confined::Helper;
 use tokio::sync::{oneshot, watch};
 
 use self::{
@@ -48,15 +49,25 @@ pub struct MicrovmBackend {
 }
 
 impl MicrovmBackend {
-    /// A backend whose machines are as the operator decided. Nothing is executed before the first
+    /// A backend whose machines are as the operator decided. The running program has to call
+    /// [`take_over_if_asked`](cellos_isolation::confined::take_over_if_asked) first in its `main`,
+    /// since it starts itself as the helper that starts monitors. Nothing is executed before the first
     /// creation has verified it.
     ///
     /// # Errors
     /// [`CellosError::Host`] outside a tokio runtime.
     pub fn new(config: MicrovmConfig) -> Result<Self, CellosError> {
+        Self::with_helper(config, Helper::this_program())
+    }
+
+    /// The same in a program that cannot be the helper itself.
+    ///
+    /// # Errors
+    /// As [`MicrovmBackend::new`].
+    pub fn with_helper(config: MicrovmConfig, helper: Helper) -> Result<Self, CellosError> {
         Self::with(
             config,
-            Box::new(Chosen),
+            Box::new(Chosen { helper }),
             Capacity::default(),
             Bounds::default(),
         )

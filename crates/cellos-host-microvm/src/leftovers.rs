@@ -4,7 +4,7 @@ use std::{fs, io, path::Path};
 
 use rustix::fs::FlockOperation;
 
-use crate::place::{RECORD_FILE, RecordError, Recorded, undo};
+use crate::place::{RECORD_FILE, RecordError, Recorded, is_name, undo};
 
 /// Which machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +117,8 @@ fn take_over(run_folder: &Path, which: Which<'_>) -> Result<TakenOver, LeftoverE
 /// A folder with a record, or an empty one whose supervisor was killed before it wrote one.
 fn is_place(folder: &Path) -> bool {
     folder.join(RECORD_FILE).exists()
-        || fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
+        || folder.file_name().is_some_and(is_name)
+            && fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 #[cfg(test)]

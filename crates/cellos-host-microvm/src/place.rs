@@ -130,6 +130,12 @@ fn private_folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether this could be a machine's name. Other folders are kept beside the places.
+pub(crate) fn is_name(name: &std::ffi::OsStr) -> bool {
+    let bytes = name.as_encoded_bytes();
+    bytes.len() == NAME_LENGTH && bytes.iter().all(|byte| BASE32.contains(byte))
+}
+
 /// A name that nobody can foresee and that holds nothing of the cell's id.
 fn name_of(cell_id: Option<&str>) -> io::Result<String> {
     let mut random = [0_u8; 32];

@@ -1,13 +1,20 @@
 //! Which monitor stands behind the port.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use async_trait::async_trait;
+use cellos_isolation::confined::Helper;
 
 use crate::{
     artifacts::Artifacts,
     config::{DriverChoice, MicrovmConfig},
-    vmm::{Driver, VmmError},
+    limits::MonitorGroups,
+    place::Place,
+    vmm::{
+        Driver, VmmError,
+        firecracker::Firecracker,
+        qemu::{QemuDriver, Trial},
+    },
 };
 
 /// Makes the driver, once the monitor's program was verified: asking it for its version runs it.
@@ -23,22 +30,49 @@ pub(super) trait MakeDriver: Send + Sync {
 }
 
 /// The driver that the operator chose.
-pub(super) struct Chosen;
+pub(super) struct Chosen {
+    /// Starts monitors.
+    pub(super) helper: Helper,
+}
 
 #[async_trait]
 impl MakeDriver for Chosen {
     async fn make(
         &self,
         config: &MicrovmConfig,
-        _artifacts: &Artifacts,
+        artifacts: &Artifacts,
     ) -> Result<Arc<dyn Driver>, VmmError> {
-        let monitor = match &config.driver {
-            DriverChoice::Qemu(_) => "qemu",
-            DriverChoice::Firecracker(_) => "firecracker",
+        let host = |step: &str, source| VmmError::Host {
+            step: step.to_owned(),
+            source,
         };
-        Err(VmmError::Unusable {
-            monitor,
-            why: "this build has no driver for it".to_owned(),
-        })
+        match &config.driver {
+            DriverChoice::Qemu(qemu) => {
+                // Where KVM may be used, a machine is booted to see whether it can be.
+                let place = Place::make(&config.run_folder, None)
+                    .map_err(|error| host("try the monitor", io::Error::other(error)))?;
+                let trial = Trial {
+                    artifacts,
+                    name: place.name(),
+                    folder: place.folder(),
+                    record: place.record(),
+                };
+                let groups = Arc::new(MonitorGroups::new(config.cgroup_parent.as_deref())?);
+                let helper = self.helper.clone();
+                let driver = QemuDriver::open(qemu, config.rates, helper, groups, trial).await?;
+                Ok(Arc::new(driver))
+            }
+            DriverChoice::Firecracker(firecracker) => {
+                let (config, firecracker) = (config.clone(), firecracker.clone());
+                let artifacts = artifacts.clone();
+                let made = tokio::task::spawn_blocking(move || {
+                    Firecracker::new(&config, &firecracker, &artifacts)
+                });
+                let made = made
+                    .await
+                    .map_err(|error| host("look at Firecracker", io::Error::other(error)))?;
+                Ok(Arc::new(made?))
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! of one on the host. It knows nothing of documents, of what PID 1 says over the bridge, or of the
 //! evidence.
 
+pub(crate) mod firecracker;
 pub(crate) mod process;
 pub(crate) mod qemu;
 mod firecracker;

@@ -5,3 +5,4 @@
 
 #[cfg(target_arch = "x86_64")]
 mod bare_guest;
+mod contract;

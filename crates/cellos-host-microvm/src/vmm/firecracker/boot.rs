@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     artifacts::Artifact,
+    place::Resource,
     plan::MAX_VCPUS,
     vmm::{BRIDGE_PORT, BootOrder, Machine, MonitorLimits, Snapshot, VmmError},
 };
@@ -101,6 +102,22 @@ impl Firecracker {
             None => None,
         };
         let groups = self.groups(order.name, order.limits)?;
+        for path in groups.paths() {
+            note(
+                order,
+                Resource::ControlGroup {
+                    path: path.to_owned(),
+                },
+            )?;
+        }
+        if let Some(jails) = &self.jails {
+            note(
+                order,
+                Resource::Folder {
+                    path: jails.base.jail(order.name),
+                },
+            )?;
+        }
         let place = match (&self.jails, &lease) {
             (Some(jails), Some(lease)) => jails.base.make(order.name, lease.id),
             _ => Place::folder(order.folder),
@@ -242,7 +259,11 @@ impl Firecracker {
         // A network namespace may have to wait for the kernel's clean-up of earlier ones.
         let step = format!("start {NAME} for the machine {}", order.name);
         let started = blocking(&step, move || Process::start(command, tether));
-        machine.process = Some(started.await?);
+        let process = machine.process.insert(started.await?);
+        let pid = process.keeper().as_raw_nonzero().get().cast_unsigned();
+        if let Some(start_time) = crate::process::start_time(pid) {
+            note(order, Resource::Process { pid, start_time })?;
+        }
         Ok(())
     }
 
@@ -360,6 +381,16 @@ async fn load(machine: &FirecrackerMachine) -> Result<(), VmmError> {
             resume_vm: true,
         })
         .await
+}
+
+fn note(order: &BootOrder<'_>, resource: Resource) -> Result<(), VmmError> {
+    order
+        .record
+        .note(resource)
+        .map_err(|source| VmmError::Host {
+            step: format!("note what the machine {} has", order.name),
+            source,
+        })
 }
 
 fn put(

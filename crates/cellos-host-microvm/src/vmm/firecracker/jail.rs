@@ -70,6 +70,11 @@ enum Kind {
 }
 
 impl JailBase {
+    /// The folder of the jail of this name, with its root in it.
+    pub(crate) fn jail(&self, name: &str) -> PathBuf {
+        self.path.join(PROGRAM).join(name)
+    }
+
     /// Makes and checks the folder for jails.
     ///
     /// # Errors

@@ -63,6 +63,7 @@ pub(super) struct Host {
     pub(super) artifacts: Artifacts,
     pub(super) config: MicrovmConfig,
     pub(super) driver: Firecracker,
+    record: crate::place::Record,
 }
 
 /// For `cellos_testkit::require!`: whether the stand-ins were built.
@@ -141,6 +142,7 @@ impl Host {
             artifacts,
             config,
             driver,
+            record: crate::place::Record::nowhere(),
         }
     }
 
@@ -217,6 +219,7 @@ impl Host {
             shape: SHAPE,
             artifacts: &self.artifacts,
             folder,
+            record: &self.record,
             limits,
             extra_boot_arguments: "test.words=1",
         }
