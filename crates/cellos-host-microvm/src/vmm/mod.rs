@@ -7,7 +7,6 @@
 pub(crate) mod firecracker;
 pub(crate) mod process;
 pub(crate) mod qemu;
-mod firecracker;
 
 use std::{path::PathBuf, process::ExitStatus, time::Duration};
 
