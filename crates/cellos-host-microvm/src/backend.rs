@@ -79,6 +79,12 @@ impl MicrovmBackend {
         descriptor::describe(config)
     }
 
+    /// What it would enforce if this host's settings made one, which they do not, for this reason.
+    #[must_use]
+    pub fn describe_unusable(why: &str) -> BackendDescriptor {
+        descriptor::unusable(why)
+    }
+
     /// Cells that exist or are being built.
     #[must_use]
     pub fn tracked_cell_count(&self) -> usize {

@@ -16,6 +16,31 @@ pub(crate) fn describe(config: &MicrovmConfig) -> BackendDescriptor {
     }
 }
 
+/// A host whose settings make no backend: everything it could give is missing for one reason.
+pub(crate) fn unusable(why: &str) -> BackendDescriptor {
+    [
+        Feature::Filesystem,
+        Feature::Processes,
+        Feature::Network,
+        Feature::User,
+        Feature::KernelBoundary,
+        Feature::Memory,
+        Feature::Cpu,
+        Feature::Pids,
+    ]
+    .into_iter()
+    .fold(
+        BackendDescriptor::nothing(NAME, "a virtual machine of its own for each cell"),
+        |descriptor, feature| {
+            descriptor.lacks(
+                feature,
+                why,
+                "cellos vm prepare makes what machines boot; cellos doctor says what this host lacks",
+            )
+        },
+    )
+}
+
 fn bridged(monitor: &str, config: &MicrovmConfig) -> BackendDescriptor {
     let descriptor = BackendDescriptor::nothing(
         NAME,

@@ -17,8 +17,8 @@ pub mod protocol;
 pub mod sandbox;
 mod start;
 mod sys;
-pub mod tsc;
 pub mod tether;
+pub mod tsc;
 
 pub use base::{MAX_IMAGE_ENTRIES, SystemView};
 pub use launcher::{LauncherOptions, Warm};

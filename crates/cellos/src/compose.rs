@@ -14,6 +14,7 @@ use cellos_core::{
 };
 use cellos_exports::LocalFolder;
 use cellos_host_linux::LinuxBackend;
+use cellos_host_microvm::{MicrovmBackend, MicrovmConfig};
 use cellos_host_stub::StubCellBackend;
 use cellos_isolation::{Launcher, LauncherOptions, Warm};
 use cellos_sinks::{Durability, JsonlConfig, JsonlSink, Redaction, Transformed};
@@ -22,10 +23,17 @@ use cellos_supervisor::{
     state::{LeftoverCleaner, NoLeftovers, RunRecord, StateFolder},
 };
 
-use crate::{failure::Failure, leftovers::LinuxLeftovers, signing::EventSigning};
+use crate::{
+    failure::Failure,
+    leftovers::{LinuxLeftovers, MachineLeftovers},
+    machines::{self, Monitor, Places},
+    signing::EventSigning,
+};
 
 /// The backend that runs a cell whose caller names none.
 pub(crate) const DEFAULT_BACKEND: &str = "linux";
+/// The backend that boots a virtual machine for each cell.
+pub(crate) const MACHINES_BACKEND: &str = "microvm";
 /// The backend that isolates nothing.
 pub(crate) const UNISOLATED_BACKEND: &str = "stub";
 
@@ -34,6 +42,8 @@ pub(crate) const UNISOLATED_BACKEND: &str = "stub";
 pub(crate) struct BackendOptions {
     /// The control group that cells are made in; the backend finds one when absent.
     pub(crate) cgroup_parent: Option<PathBuf>,
+    /// The virtual machine monitor that was asked for by name; the settings say otherwise.
+    pub(crate) monitor: Option<Monitor>,
 }
 
 impl BackendOptions {
@@ -43,6 +53,7 @@ impl BackendOptions {
             cgroup_parent: std::env::var_os("CELLOS_CGROUP_PARENT")
                 .filter(|path| !path.is_empty())
                 .map(PathBuf::from),
+            monitor: None,
         }
     }
 }
@@ -65,6 +76,12 @@ const BACKENDS: &[Backend] = &[
         describe: describe_linux,
         prepare: linux,
         cleaner: linux_cleaner,
+    },
+    Backend {
+        name: MACHINES_BACKEND,
+        describe: describe_machines,
+        prepare: machines,
+        cleaner: machines_cleaner,
     },
     Backend {
         name: UNISOLATED_BACKEND,
@@ -100,6 +117,34 @@ fn linux(options: &BackendOptions) -> Result<Prepared, CellosError> {
 
 fn linux_cleaner() -> Box<dyn LeftoverCleaner> {
     Box::new(LinuxLeftovers)
+}
+
+fn machines_config(options: &BackendOptions) -> Result<MicrovmConfig, CellosError> {
+    let host = |error: &dyn std::error::Error| CellosError::Host(error.to_string());
+    let places = Places::of_this_process().map_err(|error| host(&error))?;
+    machines::config(
+        &|name| std::env::var_os(name),
+        &places,
+        options.cgroup_parent.clone(),
+        options.monitor,
+    )
+    .map_err(|error| host(&error))
+}
+
+fn describe_machines(options: &BackendOptions) -> BackendDescriptor {
+    match machines_config(options) {
+        Ok(config) => MicrovmBackend::describe(&config),
+        Err(error) => MicrovmBackend::describe_unusable(&error.to_string()),
+    }
+}
+
+fn machines(options: &BackendOptions) -> Result<Prepared, CellosError> {
+    let config = machines_config(options)?;
+    Ok(Box::new(move || Ok(Arc::new(MicrovmBackend::new(config)?))))
+}
+
+fn machines_cleaner() -> Box<dyn LeftoverCleaner> {
+    Box::new(MachineLeftovers)
 }
 
 fn describe_stub(_options: &BackendOptions) -> BackendDescriptor {
@@ -322,12 +367,10 @@ mod tests {
 
     #[test]
     fn an_unknown_backend_names_the_known_ones() {
-        let failure = prepare("firecracker", &BackendOptions::default())
-            .err()
-            .unwrap();
+        let failure = prepare("gvisor", &BackendOptions::default()).err().unwrap();
         assert_eq!(
             failure.message(),
-            "there is no backend \"firecracker\"; there are linux and stub"
+            "there is no backend \"gvisor\"; there are linux and microvm and stub"
         );
     }
 

@@ -1,11 +1,14 @@
-//! What a killed run of the Linux backend can leave: control groups. Everything else of a cell
-//! lives in namespaces that end with its processes.
+//! What a killed run can leave on the host.
+//!
+//! Of the Linux backend: control groups. Everything else of a cell lives in namespaces that end with
+//! its processes. Of the microVM backend: what the records of its machines name.
 
 use cellos_core::CellosError;
+use cellos_host_microvm::leftovers::{self, Which};
 use cellos_isolation::cgroup::{self, CgroupHost};
 use cellos_supervisor::state::{LeftoverCleaner, RunRecord};
 
-use crate::compose::BackendOptions;
+use crate::{compose::BackendOptions, machines::Places};
 
 /// Removes the control groups of a dead run.
 #[derive(Debug, Clone, Copy)]
@@ -34,5 +37,18 @@ impl LeftoverCleaner for LinuxLeftovers {
             .iter()
             .map(|path| format!("control group {}", path.display()))
             .collect())
+    }
+}
+
+/// Removes what a dead run's machine left: its monitor, control groups, jail and folder.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MachineLeftovers;
+
+impl LeftoverCleaner for MachineLeftovers {
+    fn clean(&self, record: &RunRecord) -> Result<Vec<String>, CellosError> {
+        let places =
+            Places::of_this_process().map_err(|error| CellosError::Host(error.to_string()))?;
+        leftovers::remove(&places.run, Which::OfCell(&record.cell_id))
+            .map_err(|error| CellosError::Host(error.to_string()))
     }
 }

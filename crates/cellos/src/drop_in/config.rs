@@ -3,6 +3,10 @@
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use super::variables::{self, Treatment};
+use crate::{compose, machines::Monitor};
+
+/// The published name of the backend that boots machines, by Firecracker alone.
+const PUBLISHED_MACHINES: &str = "firecracker";
 
 /// Where the host stands, and with it how much is mandatory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +106,8 @@ pub(crate) struct Config {
     pub(crate) run_id: Option<String>,
     pub(crate) kubernetes_namespace: Option<String>,
     pub(crate) backend: String,
+    /// The monitor that the name of the backend asks for.
+    pub(crate) monitor: Option<Monitor>,
     pub(crate) isolation: Need,
     pub(crate) authority_keys: Option<PathBuf>,
     pub(crate) derivation: Need,
@@ -352,14 +358,20 @@ impl Config {
         let require_telemetry = reader.switch("CELLOS_REQUIRE_TELEMETRY_DECLARED", false);
         let require_ceiling = reader.switch("CELLOS_REQUIRE_AUTHORITY_CEILING", false);
         let allow_downgrade = reader.switch("CELLOS_POLICY_ALLOW_DOWNGRADE", false);
+        let backend = reader.text("CELLOS_CELL_BACKEND");
         let mut config = Self {
             profile,
             profile_text: reader.text("CELLOS_DEPLOYMENT_PROFILE"),
             run_id: reader.text("CELLOS_RUN_ID"),
             kubernetes_namespace: reader.text("CELLOS_K8S_NAMESPACE"),
-            backend: reader
-                .text("CELLOS_CELL_BACKEND")
-                .unwrap_or_else(|| crate::compose::DEFAULT_BACKEND.to_owned()),
+            backend: match &backend {
+                Some(name) if name == PUBLISHED_MACHINES => compose::MACHINES_BACKEND.to_owned(),
+                Some(name) => name.clone(),
+                None => compose::DEFAULT_BACKEND.to_owned(),
+            },
+            monitor: backend
+                .filter(|name| name == PUBLISHED_MACHINES)
+                .map(|_| Monitor::Firecracker),
             isolation: Need::when(profile.requires_isolation() || require_isolation),
             authority_keys: reader.path("CELLOS_AUTHORITY_KEYS_PATH"),
             derivation: Need::when(require_derivation || explicit),
@@ -429,7 +441,7 @@ impl Config {
                 why: "CELLOS_REQUIRE_TRUST_VERIFY_KEYS is on",
             });
         }
-        if self.isolation.is_required() && self.backend == crate::compose::UNISOLATED_BACKEND {
+        if self.isolation.is_required() && self.backend == compose::UNISOLATED_BACKEND {
             reader.errors.push(ConfigError::NotIsolated {
                 backend: self.backend.clone(),
                 because: if self.profile.requires_isolation() {
@@ -507,7 +519,7 @@ impl Config {
                     }
                 }
                 Treatment::HostIsolation(_) => {
-                    if self.backend == crate::compose::UNISOLATED_BACKEND
+                    if self.backend == compose::UNISOLATED_BACKEND
                         && !matches!(value.as_str(), "" | "0" | "off" | "none")
                     {
                         reader

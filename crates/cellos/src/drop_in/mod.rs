@@ -178,6 +178,7 @@ fn run(document: &OsStr) -> Result<Success, Failure> {
         &config.backend,
         &BackendOptions {
             cgroup_parent: config.cgroup_parent.clone(),
+            monitor: config.monitor,
         },
     )?;
     if config.backend == compose::UNISOLATED_BACKEND {

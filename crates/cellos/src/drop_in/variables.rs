@@ -144,7 +144,10 @@ pub(crate) const VARIABLES: &[Variable] = &[
         "CELLOS_RUN_TIMEOUT_MS",
         Used("another cap on the run, in milliseconds"),
     ),
-    variable("CELLOS_CELL_BACKEND", Used("`linux` when unset")),
+    variable(
+        "CELLOS_CELL_BACKEND",
+        Used("`linux` when unset, `microvm`, `stub`; `firecracker` is `microvm` by Firecracker"),
+    ),
     // Events and signing.
     variable("NATS_URL", Nats("address of a NATS server")),
     variable("NATS_CA_FILE", Nats("its certificate authority")),
@@ -288,7 +291,118 @@ pub(crate) const VARIABLES: &[Variable] = &[
     ),
     variable("CELL_OS_REQUIRE_S3_EXPORT", RefusedWhenOn(NO_EXPORT_TARGET)),
     // Other backends.
-    variable("CELLOS_FIRECRACKER_*", NoEffect(OTHER_BACKEND)),
+    variable(
+        "CELLOS_FIRECRACKER_BINARY",
+        Used("the monitor, absolute; makes Firecracker the monitor of the microVM backend"),
+    ),
+    variable(
+        "CELLOS_FIRECRACKER_KERNEL_IMAGE",
+        Used("kernel of a published guest; the bundle of `cellos vm prepare` when unset"),
+    ),
+    variable(
+        "CELLOS_FIRECRACKER_ROOTFS_IMAGE",
+        Used("root file system of a published guest, attached read-only"),
+    ),
+    variable(
+        "CELLOS_FIRECRACKER_JAILER_BINARY",
+        Used("the jailer, absolute; required unless switched off"),
+    ),
+    variable(
+        "CELLOS_FIRECRACKER_CHROOT_BASE",
+        Used("where jails are made, absolute"),
+    ),
+    variable(
+        "CELLOS_FIRECRACKER_JAILER_UID",
+        Used("first id of the pool; each machine has an id of its own"),
+    ),
+    variable(
+        "CELLOS_FIRECRACKER_JAILER_GID",
+        Used("must be the same number, where both are set"),
+    ),
+    variable(
+        "CELLOS_FIRECRACKER_MANIFEST",
+        Used("digests of the published guest's files"),
+    ),
+    variable(
+        "CELLOS_FIRECRACKER_ALLOW_NO_MANIFEST",
+        Used("exactly `1`, and only together with the next"),
+    ),
+    variable(
+        "CELLOS_FIRECRACKER_ALLOW_NO_MANIFEST_REALLY",
+        Used("boots files that no manifest names"),
+    ),
+    variable(
+        "CELLOS_FIRECRACKER_REQUIRE_JAILER",
+        Used("on unless switched off"),
+    ),
+    variable(
+        "CELLOS_FIRECRACKER_ALLOW_NO_JAILER",
+        Used("goes without a jailer, under the confinement that QEMU gets"),
+    ),
+    variable(
+        "CELLOS_FIRECRACKER_POOL_SIZE",
+        Used("as CELLOS_VM_POOL_SIZE, which beats it"),
+    ),
+    variable(
+        "CELLOS_FIRECRACKER_NO_SECCOMP",
+        RefusedWhenOn("the monitor's system call filter stays on"),
+    ),
+    variable(
+        "CELLOS_FIRECRACKER_ALLOW_NO_VSOCK",
+        RefusedWhenOn("without the bridge nobody knows how the command ended"),
+    ),
+    variable(
+        "CELLOS_FIRECRACKER_NO_VSOCK_TIMEOUT_SECS",
+        NoEffect("every wait is bounded by the cell's lifetime"),
+    ),
+    variable(
+        "CELLOS_FIRECRACKER_SOCKET_DIR",
+        NoEffect("sockets are in a private folder of the machine, see CELLOS_VM_RUN_DIR"),
+    ),
+    variable(
+        "CELLOS_FIRECRACKER_SCRATCH_DIR",
+        NoEffect("what a cell writes is in the guest's memory, bounded"),
+    ),
+    variable(
+        "CELLOS_FIRECRACKER_ENABLE_NETWORK",
+        NoEffect("machines have no network device yet; documents with egress rules are refused"),
+    ),
+    variable("CELLOS_FIRECRACKER_PER_FLOW_EBPF", NoEffect(NO_EGRESS)),
+    variable("CELLOS_VM_DIR", Used("what machines boot from")),
+    variable(
+        "CELLOS_VM_TRUST_KEYS",
+        Used("public keys that its manifest may be signed with"),
+    ),
+    variable(
+        "CELLOS_VM_ALLOW_UNSIGNED",
+        Used("exactly `1`: boots what nobody signed; digests are compared all the same"),
+    ),
+    variable("CELLOS_VM_RUN_DIR", Used("private folder of live machines")),
+    variable(
+        "CELLOS_VM_MONITOR",
+        Used("`qemu` or `firecracker`; Firecracker where its binary is named"),
+    ),
+    variable(
+        "CELLOS_VM_ACCELERATOR",
+        Used("`best`, `kvm` or `emulation`, for QEMU"),
+    ),
+    variable("CELLOS_VM_POOL_SIZE", Used("machines kept parked")),
+    variable(
+        "CELLOS_VM_DISK_BYTES_PER_SECOND",
+        Used("bound on each machine's disk"),
+    ),
+    variable(
+        "CELLOS_VM_DISK_OPERATIONS_PER_SECOND",
+        Used("bound on each machine's disk"),
+    ),
+    variable(
+        "CELLOS_VM_NETWORK_BYTES_PER_SECOND",
+        Used("bound on each machine's network device"),
+    ),
+    variable(
+        "CELLOS_QEMU_BINARY",
+        Used("QEMU, absolute; searched in PATH when unset"),
+    ),
     variable("CELLOS_GVISOR_*", NoEffect(OTHER_BACKEND)),
     variable(
         "CELLOS_HOST_TELEMETRY_SIGN_ALG",

@@ -5,6 +5,6 @@ mod places;
 mod settings;
 
 pub(crate) use self::{
-    places::{Places, PlacesError},
-    settings::{SettingError, SettingErrors, config},
+    places::Places,
+    settings::{Monitor, config},
 };

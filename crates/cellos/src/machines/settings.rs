@@ -71,17 +71,28 @@ pub(crate) enum SettingError {
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
 pub(crate) struct SettingErrors(pub(crate) Vec<SettingError>);
 
-/// The settings as the variables say.
+/// A virtual machine monitor, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Monitor {
+    Qemu,
+    Firecracker,
+}
+
+/// The settings as the variables say. A caller that was asked for one monitor by name gets that.
 pub(crate) fn config(
     environment: &dyn Fn(&str) -> Option<OsString>,
     places: &Places,
     cgroup_parent: Option<PathBuf>,
+    asked: Option<Monitor>,
 ) -> Result<MicrovmConfig, SettingErrors> {
     let mut reader = Reader {
         environment,
         errors: Vec::new(),
     };
-    let driver = reader.driver();
+    let driver = match asked.unwrap_or_else(|| reader.monitor()) {
+        Monitor::Qemu => reader.qemu(),
+        Monitor::Firecracker => reader.firecracker(),
+    };
     let boot = reader.boot(places, &driver);
     let trust = reader.trust(places, &boot);
     let rates = RateLimits {
@@ -182,15 +193,15 @@ impl Reader<'_> {
         ours.or(published).unwrap_or(0)
     }
 
-    fn driver(&mut self) -> DriverChoice {
+    fn monitor(&mut self) -> Monitor {
         let firecracker = self.value("CELLOS_FIRECRACKER_BINARY").is_some();
         match self.text("CELLOS_VM_MONITOR").as_deref() {
-            Some("firecracker") => self.firecracker(),
-            None if firecracker => self.firecracker(),
-            None | Some("qemu") => self.qemu(),
+            Some("firecracker") => Monitor::Firecracker,
+            None if firecracker => Monitor::Firecracker,
+            None | Some("qemu") => Monitor::Qemu,
             Some(other) => {
                 self.bad("CELLOS_VM_MONITOR", other.to_owned(), "qemu or firecracker");
-                self.qemu()
+                Monitor::Qemu
             }
         }
     }
@@ -238,7 +249,7 @@ impl Reader<'_> {
         if program.is_none() && self.value("CELLOS_FIRECRACKER_BINARY").is_none() {
             self.errors.push(SettingError::Missing {
                 name: "CELLOS_FIRECRACKER_BINARY",
-                why: "CELLOS_VM_MONITOR=firecracker",
+                why: "Firecracker was asked for",
             });
         }
         if self.switch("CELLOS_FIRECRACKER_NO_SECCOMP", Switch::Off) == Switch::On {
@@ -409,7 +420,7 @@ mod tests {
             signing_key: "/nowhere".into(),
             run: "/run/x".into(),
         };
-        config(&lookup, &places, None).map_err(|errors| errors.to_string())
+        config(&lookup, &places, None, None).map_err(|errors| errors.to_string())
     }
 
     const FIRECRACKER: (&str, &str) = ("CELLOS_FIRECRACKER_BINARY", "/opt/firecracker");
@@ -510,7 +521,9 @@ mod tests {
             signing_key: "/nowhere".into(),
             run: "/run/x".into(),
         };
-        let refused = config(&lookup, &places, None).unwrap_err().to_string();
+        let refused = config(&lookup, &places, None, None)
+            .unwrap_err()
+            .to_string();
         assert!(refused.contains("cellos vm prepare"), "{refused}");
     }
 }

@@ -18,6 +18,8 @@ mod help;
 mod hosts;
 mod killed;
 mod limits;
+#[cfg(target_arch = "x86_64")]
+mod machines;
 mod output;
 mod program;
 mod refusals;

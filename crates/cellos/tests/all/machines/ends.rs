@@ -17,8 +17,15 @@ fn a_command_that_takes_too_much_memory_is_killed_and_told_so() {
         .output()
         .unwrap();
     let destroyed = machines.log().data("destroyed").clone();
-    assert_eq!(destroyed["limitsHit"][0]["kind"], "memory", "{destroyed} {output:?}");
-    assert_eq!(destroyed["limitsHit"][0]["limitBytes"], 64 << 20, "{destroyed}");
+    assert_eq!(
+        destroyed["limitsHit"][0]["kind"], "memory",
+        "{destroyed} {output:?}"
+    );
+    assert_eq!(
+        destroyed["limitsHit"][0]["limitBytes"],
+        64 << 20,
+        "{destroyed}"
+    );
     machines.assert_nothing_left();
 }
 
@@ -28,7 +35,14 @@ fn a_deadline_ends_the_command_and_the_machine() {
     let machines = Machines::new();
     let output = machines
         .run(&[
-            "--ttl", "120s", "--timeout", "1s", "--", "sh", "-c", "trap '' TERM; while :; do sleep 1; done",
+            "--ttl",
+            "120s",
+            "--timeout",
+            "1s",
+            "--",
+            "sh",
+            "-c",
+            "trap '' TERM; while :; do sleep 1; done",
         ])
         .output()
         .unwrap();
@@ -51,6 +65,9 @@ fn signals_and_commands_that_are_not_there_have_a_shells_codes() {
         .output()
         .unwrap();
     stdout(&absent, 127);
-    assert_eq!(machines.log().data("destroyed")["reason"], "command_refused");
+    assert_eq!(
+        machines.log().data("destroyed")["reason"],
+        "command_refused"
+    );
     machines.assert_nothing_left();
 }

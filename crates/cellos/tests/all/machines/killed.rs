@@ -42,8 +42,14 @@ fn kill(pid: u32) {
 }
 
 fn is_alive(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit_once(')').unwrap().1.trim_start().starts_with('Z'))
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !stat
+            .rsplit_once(')')
+            .unwrap()
+            .1
+            .trim_start()
+            .starts_with('Z')
+    })
 }
 
 #[test]
@@ -83,6 +89,9 @@ fn a_killed_supervisor_takes_its_machine_along_and_is_reaped() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["reaped"][0]["finalEvent"], "written", "{report}");
-    assert_eq!(machines.log().data("destroyed")["reason"], "supervisor_lost");
+    assert_eq!(
+        machines.log().data("destroyed")["reason"],
+        "supervisor_lost"
+    );
     machines.assert_nothing_left();
 }

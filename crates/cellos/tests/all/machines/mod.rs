@@ -23,7 +23,9 @@ const BUNDLE: &str = "CELLOS_TEST_VM_BUNDLE";
 
 /// Whether machines can be tried here, for `require!("machines", …)`.
 fn available() -> Result<(), String> {
-    Ability::Qemu.probe().map_err(|missing| missing.to_string())?;
+    Ability::Qemu
+        .probe()
+        .map_err(|missing| missing.to_string())?;
     match bundle() {
         Some(_) => Ok(()),
         None => Err(format!(
@@ -70,7 +72,10 @@ impl Machines {
         let bundle = bundle().unwrap();
         let mut command = self.place.cellos(arguments);
         command
-            .env("CELLOS_VM_TRUST_KEYS", bundle.with_file_name("vm-keys").join("trusted.json"))
+            .env(
+                "CELLOS_VM_TRUST_KEYS",
+                bundle.with_file_name("vm-keys").join("trusted.json"),
+            )
             .env("CELLOS_VM_DIR", bundle)
             .env("CELLOS_VM_RUN_DIR", self.run_folder());
         command
@@ -104,7 +109,11 @@ impl Machines {
         let folder = self.run_folder();
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            let Some(pid) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            else {
                 continue;
             };
             let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();

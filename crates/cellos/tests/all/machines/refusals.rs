@@ -20,7 +20,11 @@ fn copy(machines: &Machines) -> PathBuf {
 #[test]
 fn a_changed_file_is_an_event_and_nothing_boots() {
     require!("machines", available());
-    for (file, role) in [("base", "rootfs"), ("kernel", "kernel"), ("initrd", "initrd")] {
+    for (file, role) in [
+        ("base", "rootfs"),
+        ("kernel", "kernel"),
+        ("initrd", "initrd"),
+    ] {
         let machines = Machines::new();
         let folder = copy(&machines);
         let path = folder.join(file);
@@ -65,7 +69,11 @@ fn a_manifest_that_nobody_known_signed_is_refused() {
         assert_eq!(output.status.code(), Some(125), "{output:?}");
         String::from_utf8(output.stderr).unwrap()
     };
-    let said = unsigned(machines.shell(&[], "true").env("CELLOS_VM_TRUST_KEYS", &strangers));
+    let said = unsigned(
+        machines
+            .shell(&[], "true")
+            .env("CELLOS_VM_TRUST_KEYS", &strangers),
+    );
     assert!(said.contains("key"), "{said}");
     std::fs::remove_file(folder.join("manifest.sig")).unwrap();
     let said = unsigned(&mut machines.shell(&[], "true"));
@@ -83,7 +91,10 @@ fn what_a_machine_cannot_give_is_refused_by_name() {
         .unwrap();
     assert_eq!(output.status.code(), Some(126), "{output:?}");
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.contains("spec.authority.filesystem.mounts"), "{stderr}");
+    assert!(
+        stderr.contains("spec.authority.filesystem.mounts"),
+        "{stderr}"
+    );
     assert!(stderr.contains("microvm"), "{stderr}");
     assert!(stderr.contains("linux"), "{stderr}");
 }
