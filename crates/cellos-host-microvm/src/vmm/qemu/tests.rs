@@ -120,7 +120,9 @@ async fn a_guest_that_panics_ends_its_monitor_at_once() {
     let booted = boot_with(&bundle, |order| {
         order.extra_boot_arguments = "rdinit=/no-such-init"
     });
-    let machine = booted.await.unwrap().machine;
+    // Its place has to stay: dropping that kills what its record names.
+    let booted = booted.await.unwrap();
+    let machine = booted.machine;
     let end = tokio::time::timeout(Duration::from_secs(60), machine.ended())
         .await
         .unwrap();
@@ -170,7 +172,8 @@ async fn dropping_a_machine_kills_its_monitor() {
         .unwrap();
     let process = format!("/proc/{}", booted.machine.pid());
     let group = booted.machine.cgroup();
-    drop(booted);
+    // Not its place, which would kill it too.
+    drop(booted.machine);
     let gone = async {
         while fs::exists(&process).unwrap() || group.as_ref().is_some_and(|group| group.exists()) {
             tokio::time::sleep(Duration::from_millis(5)).await;
