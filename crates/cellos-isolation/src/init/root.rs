@@ -606,3 +606,47 @@ pub(super) fn open_working_folder(plan: &CellPlan) -> StepResult<OwnedFd> {
     })
     .step_of_document(step)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::base::{self, SystemView};
+
+    fn kind_of(folder: &str, base: &[BaseEntry]) -> WorkingFolder {
+        let document = serde_json::from_value(serde_json::json!({
+            "apiVersion": "cellos.io/v1", "kind": "ExecutionCell",
+            "spec": { "id": "a", "run": { "argv": ["true"], "workingDirectory": folder },
+                      "authority": {}, "lifetime": { "ttlSeconds": 9 } },
+        }))
+        .unwrap();
+        working_folder_kind(&CellPlan::from_document(&document).unwrap(), base)
+    }
+
+    #[test]
+    fn a_working_folder_in_the_system_is_not_the_cells_own() {
+        let of_host = base::find(Path::new("/"), SystemView::Host).unwrap();
+        for (folder, kind) in [
+            ("/work", WorkingFolder::Own),
+            ("/srv/app", WorkingFolder::Own),
+            ("/usr/src", WorkingFolder::InAnother),
+            ("/etc", WorkingFolder::InAnother),
+            ("/tmp/a", WorkingFolder::InAnother),
+        ] {
+            assert_eq!(kind_of(folder, &of_host), kind, "{folder}");
+        }
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["usr", "srv", "work"] {
+            std::fs::create_dir(root.path().join(folder)).unwrap();
+        }
+        let of_image = base::find(root.path(), SystemView::WholeRoot).unwrap();
+        for (folder, kind) in [
+            ("/work", WorkingFolder::Own),
+            ("/new", WorkingFolder::Own),
+            ("/srv/app", WorkingFolder::InAnother),
+        ] {
+            assert_eq!(kind_of(folder, &of_image), kind, "{folder}");
+        }
+    }
+}
