@@ -243,7 +243,7 @@ impl Inner {
                 Parking::Live => self.keep(key, parked),
                 Parking::Snapshot => self.keep_snapshot(key, parked).await,
             };
-            if let Err(parked) = kept {
+            if let Some(parked) = kept {
                 parked.remove().await;
                 return;
             }
@@ -266,17 +266,17 @@ impl Inner {
                 })
     }
 
-    /// Puts a machine on its shelf, and watches over it there.
-    fn keep(self: &Arc<Self>, key: &PoolKey, parked: Parked) -> Result<(), Parked> {
+    /// Puts a machine on its shelf, and watches over it there. It comes back where it cannot stay.
+    fn keep(self: &Arc<Self>, key: &PoolKey, parked: Parked) -> Option<Parked> {
         let Some(mut fate) = parked.session.as_ref().map(|session| session.fate()) else {
-            return Err(parked);
+            return Some(parked);
         };
         let name = parked.place.name().to_owned();
         {
             let mut state = self.state();
             match state.shelf_mut(key) {
                 Some(shelf) => shelf.ready.push_back(parked),
-                None => return Err(parked),
+                None => return Some(parked),
             }
         }
         let (pool, key) = (Arc::downgrade(self), key.clone());
@@ -297,16 +297,17 @@ impl Inner {
                 dead.remove().await;
             }
         });
-        Ok(())
+        None
     }
 
-    async fn keep_snapshot(&self, key: &PoolKey, parked: Parked) -> Result<(), Parked> {
+    /// Writes a machine to files, which become the template. It comes back where that fails.
+    async fn keep_snapshot(&self, key: &PoolKey, parked: Parked) -> Option<Parked> {
         let (Some(session), Some(machine)) = (&parked.session, &parked.machine) else {
-            return Err(parked);
+            return Some(parked);
         };
         session.close();
         let Ok(snapshot) = machine.snapshot().await else {
-            return Err(parked);
+            return Some(parked);
         };
         let template = Arc::new(Template {
             snapshot,
@@ -315,7 +316,7 @@ impl Inner {
         if let Some(shelf) = self.state().shelf_mut(key) {
             shelf.template = Some(template);
         }
-        Ok(())
+        None
     }
 
     fn discard(&self, parked: Parked) {

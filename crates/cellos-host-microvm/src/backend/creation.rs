@@ -150,7 +150,7 @@ async fn build(
     let posture = Posture {
         pid: parked.pid(),
         machine: Some(machine_facts(
-            &facts,
+            facts,
             plan,
             &artifacts,
             Some(&parked),

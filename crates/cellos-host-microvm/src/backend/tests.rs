@@ -14,12 +14,12 @@ use std::{
 use async_trait::async_trait;
 use cellos_core::{
     CellosError, ExecutionCellDocument,
-    document::{ExportArtifact, ExportChannels},
+    document::{ExportArtifact, ExportChannels, RunLimits},
     ports::{
         CellBackend, CellHandle,
         workload::{
-            Loss, MachineOrigin, Notice, PoolOutcome, ReleaseError, StopSignal, Streams,
-            WorkloadControl, WorkloadEnd,
+            ExitAuthentication, Loss, MachineOrigin, Notice, PoolOutcome, ReleaseError, StopSignal,
+            Streams, WorkloadControl, WorkloadEnd,
         },
     },
 };
@@ -30,7 +30,7 @@ use super::{MicrovmBackend, driver::MakeDriver};
 use crate::{
     artifacts::{self, Artifacts},
     capacity::Capacity,
-    config::MicrovmConfig,
+    config::{BootFiles, MicrovmConfig},
     session::Bounds,
     vmm::{Driver, Parking, VmmError},
 };
@@ -66,6 +66,26 @@ fn setup_with(driver: Arc<ScriptedDriver>, pool_size: u16, memory: u64) -> Setup
     let folder = tempfile::tempdir().unwrap();
     let mut config = artifacts::tests::bundle(folder.path());
     config.pool_size = pool_size;
+    setup_on(folder, config, driver, memory)
+}
+
+fn setup_published(guest: Guest) -> Setup {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = artifacts::tests::bundle(folder.path());
+    config.boot = BootFiles::Published {
+        kernel: folder.path().join("vmlinux"),
+        rootfs: folder.path().join("base"),
+        manifest: Some(folder.path().join("manifest")),
+    };
+    setup_on(folder, config, ScriptedDriver::new(guest), 64 << 30)
+}
+
+fn setup_on(
+    folder: tempfile::TempDir,
+    config: MicrovmConfig,
+    driver: Arc<ScriptedDriver>,
+    memory: u64,
+) -> Setup {
     let bounds = Bounds {
         hello: Duration::from_secs(2),
         ready: Duration::from_secs(2),
@@ -667,4 +687,80 @@ async fn a_snapshot_is_taken_once_and_restored_for_each() {
     setup.destroy(&first).await;
     drop(setup.backend);
     assert!(places(setup.folder.path()).is_empty());
+}
+
+#[tokio::test]
+async fn a_published_guest_boots_at_its_release_and_outlasts_its_workloads_forgeries() {
+    let setup = setup_published(Guest::Published);
+    let handle = setup.create("published", &["exit", "42"]).await.unwrap();
+    assert_eq!(setup.driver.boots(), 0);
+    let posture = setup.backend.posture("published").await.unwrap();
+    assert_eq!(
+        posture.machine.unwrap().exit_authentication,
+        ExitAuthentication::PublishedFrame
+    );
+    soon(setup.backend.release("published", silent()))
+        .await
+        .unwrap();
+    assert!(
+        soon(setup.backend.release("published", silent()))
+            .await
+            .is_err()
+    );
+    assert_eq!(setup.end("published").await, Ok(42));
+    let report = setup.backend.exit_report("published").await.unwrap();
+    assert_eq!(report.end, WorkloadEnd::Exited { code: 42 });
+    setup.destroy(&handle).await;
+    assert!(setup.places().is_empty());
+}
+
+#[tokio::test]
+async fn a_published_guest_that_only_forges_is_told_as_such_and_one_that_dies_too() {
+    let setup = setup_published(Guest::PublishedForger);
+    let handle = setup.start("forger", &["exit", "42"]).await;
+    let error = setup.end("forger").await.unwrap_err().to_string();
+    assert!(error.contains("none with a right code"), "{error}");
+    assert_eq!(setup.backend.loss("forger"), Some(Loss::ExitForged));
+    setup.destroy(&handle).await;
+
+    let setup = setup_published(Guest::SilentFromTheStart);
+    let handle = setup.create("dies", &["exit", "42"]).await.unwrap();
+    let released = soon(setup.backend.release("dies", silent())).await.unwrap();
+    kill(released.pid);
+    assert!(setup.end("dies").await.is_err());
+    assert_eq!(setup.backend.loss("dies"), Some(Loss::MachineCrashed));
+    setup.destroy(&handle).await;
+
+    let handle = setup.start("killed", &["exit", "42"]).await;
+    soon(setup.backend.stop("killed", StopSignal::Terminate))
+        .await
+        .unwrap();
+    soon(setup.backend.stop("killed", StopSignal::Kill))
+        .await
+        .unwrap();
+    assert_eq!(setup.end("killed").await, Ok(137));
+    setup.destroy(&handle).await;
+}
+
+#[tokio::test]
+async fn the_host_ends_what_nobody_else_has_ended() {
+    let setup = setup(Guest::Works);
+    let mut document = minimal_document("forgotten", ["sleep"]);
+    document.spec.lifetime.ttl_seconds = 0;
+    if let Some(run) = &mut document.spec.run {
+        run.limits = Some(RunLimits {
+            memory_max_bytes: None,
+            cpu_max: None,
+            graceful_shutdown_seconds: Some(1),
+            pids_max: None,
+        });
+    }
+    let handle = soon(setup.backend.create(&document)).await.unwrap();
+    soon(setup.backend.release("forgotten", silent()))
+        .await
+        .unwrap();
+    assert_eq!(setup.end("forgotten").await, Ok(137));
+    let report = setup.backend.exit_report("forgotten").await.unwrap();
+    assert_eq!(report.end, WorkloadEnd::Backstop);
+    setup.destroy(&handle).await;
 }

@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use cellos_bridge::{
     Config, Exit, GuestEnd, Hello, HostMessage, HostSilence, Nonce, NotStarted, Ready, Refused,
     StandardStream, Started, StreamTotals, Telemetry,
+    published::{BootTokens, EXIT_FRAME_BYTES, exit_frame},
 };
 use cellos_core::ports::workload::{
     ExitReport, GuestExecution, Posture, Residue, StopSignal, Usage, WorkloadEnd,
@@ -24,7 +25,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
     process::Command,
-    sync::watch,
+    sync::{mpsc, watch},
     task::AbortHandle,
 };
 
@@ -52,6 +53,10 @@ pub(super) enum Guest {
     DoesNotBoot,
     /// Starting the monitor takes for ever.
     BootHangs,
+    /// Speaks the published contract, after some of what a workload can do to it.
+    Published,
+    /// A workload of the published contract that only forges.
+    PublishedForger,
 }
 
 pub(super) struct ScriptedDriver {
@@ -120,12 +125,20 @@ impl Driver for ScriptedDriver {
             std::future::pending::<()>().await;
         }
         self.boots.fetch_add(1, Ordering::SeqCst);
-        let (host_side, guest_side) = UnixStream::pair().map_err(host("make a stream"))?;
+        let (dial, dialled) = mpsc::unbounded_channel();
+        let arguments = order.extra_boot_arguments.to_owned();
         let script = tokio::spawn(async move {
             if guest == Guest::MonitorDiesEarly {
                 kill(pid);
             }
-            let _ = Script::run(guest_side, guest, pid).await;
+            if guest == Guest::Published || guest == Guest::PublishedForger {
+                let _ = published(&dial, guest, &arguments).await;
+            } else {
+                let (host_side, guest_side) = UnixStream::pair().unwrap();
+                dial.send(host_side).unwrap();
+                let _ = Script::run(guest_side, guest, pid).await;
+            }
+            std::future::pending::<()>().await;
         })
         .abort_handle();
         let (ended, end) = watch::channel(None);
@@ -151,7 +164,7 @@ impl Driver for ScriptedDriver {
         });
         Ok(Box::new(ScriptedMachine {
             pid,
-            stream: Mutex::new(Some(host_side)),
+            dialled: tokio::sync::Mutex::new(dialled),
             end,
             kill: kill_sender,
             script,
@@ -175,7 +188,7 @@ impl Driver for ScriptedDriver {
 
 struct ScriptedMachine {
     pid: u32,
-    stream: Mutex<Option<UnixStream>>,
+    dialled: tokio::sync::Mutex<mpsc::UnboundedReceiver<UnixStream>>,
     end: watch::Receiver<Option<MonitorEnd>>,
     kill: watch::Sender<bool>,
     script: AbortHandle,
@@ -193,8 +206,7 @@ impl Machine for ScriptedMachine {
     }
 
     async fn bridge(&self) -> Result<UnixStream, VmmError> {
-        let stream = self.stream.lock().unwrap().take();
-        match stream {
+        match self.dialled.lock().await.recv().await {
             Some(stream) => Ok(stream),
             None => std::future::pending().await,
         }
@@ -244,6 +256,40 @@ impl Drop for ScriptedMachine {
 pub(super) fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+/// What comes to the published port: forged, short and idle connections of a workload, and then the
+/// frame of the init.
+async fn published(
+    dial: &mpsc::UnboundedSender<UnixStream>,
+    guest: Guest,
+    arguments: &str,
+) -> Ended {
+    let tokens = BootTokens::parse(arguments).ok()?;
+    assert_eq!(tokens.argv, ["exit", "42"]);
+    let connect = || {
+        let (host_side, guest_side) = UnixStream::pair().unwrap();
+        dial.send(host_side).unwrap();
+        guest_side
+    };
+    let forged = [0; EXIT_FRAME_BYTES];
+    let attempts = if guest == Guest::PublishedForger {
+        40
+    } else {
+        1
+    };
+    for _ in 0..attempts {
+        connect().write_all(&forged).await.ok()?;
+        connect().write_all(&forged[..9]).await.ok()?;
+    }
+    let _idle = connect();
+    let mut stream = connect();
+    let frame = exit_frame(42, &tokens.cell_id, &tokens.exit_hmac_key);
+    let (first, rest) = frame.split_at(7);
+    stream.write_all(first).await.ok()?;
+    stream.write_all(rest).await.ok()?;
+    assert_eq!(stream.read_u8().await.ok()?, 0, "the acknowledgement");
+    Some(())
 }
 
 /// A guest's side of the stream.
