@@ -4,8 +4,8 @@
 //! document ─ plan ─ verified artifacts ─ place ─ driver boots ─ session over the bridge ─ report
 //! ```
 //!
-//! The backend ([`backend`]) boots a machine by a [driver](vmm::Driver), QEMU or Firecracker, talks
-//! to the machine's PID 1 over the bridge ([`session`]), and takes everything apart again. PID 1 is
+//! The backend (`backend`) boots a machine by a driver (`vmm`), QEMU or Firecracker, talks
+//! to the machine's PID 1 over the bridge (`session`), and takes everything apart again. PID 1 is
 //! `cellos-guest`, which builds the cell inside the machine as the `linux` backend does on a host.
 
 #![forbid(unsafe_code)]
