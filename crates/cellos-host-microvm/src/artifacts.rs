@@ -83,6 +83,9 @@ pub(crate) enum ArtifactError {
     /// It is something else than a regular file.
     #[error("{what} {}: not a regular file", path.display())]
     NotAFile { what: &'static str, path: PathBuf },
+    /// There is no bundle.
+    #[error("there is nothing to boot in {}; `cellos vm prepare` makes it", folder.display())]
+    NoBundle { folder: PathBuf },
     /// The manifest is not believed.
     #[error("{}: {source}; make the bundle with `cellos vm prepare`, or name the key that signed it", path.display())]
     Manifest {
@@ -193,8 +196,15 @@ impl Listed {
             path: path.to_owned(),
             source,
         };
-        let text =
-            bounded(&path, MAX_MANIFEST_BYTES).map_err(|source| file("manifest", &path, source))?;
+        let text = match (bounded(&path, MAX_MANIFEST_BYTES), &config.boot) {
+            (Ok(text), _) => text,
+            (Err(error), BootFiles::Bundle(folder)) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(ArtifactError::NoBundle {
+                    folder: folder.clone(),
+                });
+            }
+            (Err(source), _) => return Err(file("manifest", &path, source)),
+        };
         let mut signature_path = path.clone().into_os_string();
         signature_path.push(SIGNATURE_SUFFIX);
         let signature_path = PathBuf::from(signature_path);

@@ -9,7 +9,6 @@
 //! `cellos-guest`, which builds the cell inside the machine as the `linux` backend does on a host.
 
 #![forbid(unsafe_code)]
-#![allow(dead_code)]
 
 mod artifacts;
 mod backend;

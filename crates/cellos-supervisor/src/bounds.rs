@@ -19,7 +19,7 @@ pub const DESTROY: Duration = Duration::from_secs(60);
 pub const EVENT: Duration = Duration::from_secs(30);
 /// A sink that has let one event time out gets the next ones only for the record.
 pub const EVENT_AFTER_TIMEOUT: Duration = Duration::from_secs(1);
-/// An export sink stores one artifact.
+/// An export sink stores one artifact, or a backend fetches all of them out of a cell.
 pub const EXPORT: Duration = Duration::from_secs(600);
 /// Between the polite request to end and the kill, where the document does not say.
 pub const GRACE: Duration = Duration::from_secs(5);

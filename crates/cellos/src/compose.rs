@@ -119,7 +119,7 @@ fn linux_cleaner() -> Box<dyn LeftoverCleaner> {
     Box::new(LinuxLeftovers)
 }
 
-fn machines_config(options: &BackendOptions) -> Result<MicrovmConfig, CellosError> {
+pub(crate) fn machines_config(options: &BackendOptions) -> Result<MicrovmConfig, CellosError> {
     let host = |error: &dyn std::error::Error| CellosError::Host(error.to_string());
     let places = Places::of_this_process().map_err(|error| host(&error))?;
     machines::config(

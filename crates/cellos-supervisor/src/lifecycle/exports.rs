@@ -118,12 +118,13 @@ impl Run<'_> {
         let Some(control) = self.supervisor.backend.workload() else {
             return Err("the backend gives no access to the working folder".into());
         };
-        timeout(bounds::QUERY, control.working_folder(&cell.cell_id))
+        // A backend whose cells are machines has to fetch what is in it first.
+        timeout(bounds::EXPORT, control.working_folder(&cell.cell_id))
             .await
             .unwrap_or_else(|_| {
                 Err(CellosError::Host(no_answer(
                     "working_folder",
-                    bounds::QUERY,
+                    bounds::EXPORT,
                 )))
             })
             .map_err(|error| error.to_string())

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     compose,
-    doctor::{self, Check, State},
+    doctor::{self, Check, State, machines::Boot},
     exit::Exit,
     failure::Failure,
     say::{ASIDE, ERROR, GOOD, STRONG, WARNING},
@@ -21,6 +21,9 @@ pub(crate) struct DoctorArgs {
     /// As JSON
     #[arg(long)]
     json: bool,
+    /// Boot a virtual machine as well, which takes seconds, and say whether KVM runs it
+    #[arg(long)]
+    machine: bool,
 }
 
 /// Whether cells can run.
@@ -51,7 +54,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
     // The trial first: it forks a launcher, which needs this process to have one thread.
     let trial = doctor::trial_cell();
     let backend = compose::descriptor(compose::DEFAULT_BACKEND)?;
-    let checks = doctor::look();
+    let checks = doctor::look(if args.machine { Boot::Try } else { Boot::No });
     let verdict = match trial {
         Ok(()) => Verdict::Works,
         Err(_) => Verdict::Broken,

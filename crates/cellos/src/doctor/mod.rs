@@ -2,7 +2,7 @@
 //! that is cheap, and says by what else it judged where it is not.
 
 mod cgroups;
-mod kvm;
+pub(crate) mod machines;
 mod mounts;
 mod namespaces;
 pub(crate) mod probe;
@@ -99,14 +99,14 @@ impl Check {
 }
 
 /// Looks at everything.
-pub(crate) fn look() -> Vec<Check> {
+pub(crate) fn look(boot: machines::Boot) -> Vec<Check> {
     let mut checks = vec![privileges()];
     checks.extend(namespaces::checks());
     checks.extend(cgroups::checks());
     checks.extend(sandbox::checks());
     checks.extend(process::checks());
     checks.extend(mounts::checks());
-    checks.extend(kvm::checks());
+    checks.extend(machines::checks(boot));
     checks
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn trial_cell() -> Result<(), Failure> {
     })?
 }
 
-fn document() -> ExecutionCellDocument {
+pub(super) fn document() -> ExecutionCellDocument {
     ExecutionCellDocument {
         api_version: API_VERSION.into(),
         kind: KIND_EXECUTION_CELL.into(),
