@@ -3,6 +3,7 @@
 //!
 //! A machine takes a second or two to boot, so a test looks at as much of one run as it can.
 
+mod bundle;
 mod ends;
 mod forgery;
 mod killed;

@@ -1,11 +1,11 @@
 //! What a user does with machines.
 
-use std::process::Stdio;
+use std::{io::Write as _, process::Stdio, time::Duration};
 
 use cellos_testkit::require;
 
 use super::{Machines, available, stdout};
-use crate::program::{source_file, with_input};
+use crate::program::source_file;
 
 #[test]
 fn hello_runs_in_a_machine_and_its_evidence_names_kernel_and_root() {
@@ -77,9 +77,20 @@ fn streams_pass_unharmed_and_a_slow_reader_holds_nothing_up() {
     for number in 0..200_000_u32 {
         input.extend_from_slice(&number.to_le_bytes());
     }
-    let mut command = machines.shell(&["--quiet"], "echo aside >&2; cat; echo end >&2");
-    command.stdout(Stdio::piped());
-    let output = with_input(&mut command, &input);
+    let mut child = machines
+        .shell(&["--quiet"], "echo aside >&2; cat; echo end >&2")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Far more than any buffer between the two ends: it flows only if both directions do.
+    let mut stdin = child.stdin.take().unwrap();
+    let written = input.clone();
+    let writer = std::thread::spawn(move || stdin.write_all(&written).unwrap());
+    std::thread::sleep(Duration::from_secs(4));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
     assert_eq!(output.status.code(), Some(0), "{:?}", output.stderr);
     assert!(output.stdout == input, "{} bytes", output.stdout.len());
     assert_eq!(output.stderr, b"aside\nend\n");
