@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     mem::MaybeUninit,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -26,6 +26,18 @@ pub const FIRST_PAUSE: Duration = Duration::from_millis(2);
 
 /// Longest pause between two attempts. A parked machine whose host is not there wakes this often.
 pub const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long the first attempt to connect by vsock waits for an answer, which comes within
+/// milliseconds. But a device may lose a request, and not each refuses one for a port where nobody
+/// listens: such an attempt is given up, and another made.
+pub const FIRST_CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// How long an attempt to connect by vsock waits at most. Each that was not answered gives the next
+/// double the time, for a host that is there and slow.
+pub const LONGEST_CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// `SO_VM_SOCKETS_CONNECT_TIMEOUT` of `linux/vm_sockets.h`, where `time_t` and `long` are alike.
+const SO_VM_SOCKETS_CONNECT_TIMEOUT: libc::c_int = 6;
 
 /// How the host is reached.
 #[derive(Debug)]
@@ -61,6 +73,12 @@ pub enum DialError {
     UsedUp,
 }
 
+impl DialError {
+    fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Unreachable { source, .. } if source.kind() == io::ErrorKind::TimedOut)
+    }
+}
+
 impl Dialler {
     /// Waits for the host. The stream does not block.
     ///
@@ -69,14 +87,18 @@ impl Dialler {
     /// patient waits; [`DialError::UsedUp`] for a stream that had been inherited.
     pub fn dial(&mut self, patience: Patience) -> Result<OwnedFd, DialError> {
         let mut pause = FIRST_PAUSE;
+        let mut timeout = FIRST_CONNECT_TIMEOUT;
         let begun = Instant::now();
         loop {
-            match self.try_once() {
+            match self.try_once(timeout) {
                 Err(error @ DialError::Unreachable { .. }) => {
                     if let Patience::For(time) = patience
                         && begun.elapsed() >= time
                     {
                         return Err(error);
+                    }
+                    if error.is_unanswered() {
+                        timeout = (timeout * 2).min(LONGEST_CONNECT_TIMEOUT);
                     }
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -86,10 +108,10 @@ impl Dialler {
         }
     }
 
-    fn try_once(&mut self) -> Result<OwnedFd, DialError> {
+    fn try_once(&mut self, timeout: Duration) -> Result<OwnedFd, DialError> {
         let (by, stream) = match self {
             Self::Device(BridgeDevice::VirtioPort) => ("virtio port", open_port()),
-            Self::Device(BridgeDevice::Vsock { port }) => ("vsock", connect(*port)),
+            Self::Device(BridgeDevice::Vsock { port }) => ("vsock", connect(*port, timeout)),
             Self::Inherited(stream) => (
                 "inherited descriptor",
                 Ok(stream.take().ok_or(DialError::UsedUp)?),
@@ -125,14 +147,15 @@ fn open_port() -> io::Result<OwnedFd> {
     Ok(port)
 }
 
-/// Connects to a port of the host (vsock(7)).
-fn connect(port: u32) -> io::Result<OwnedFd> {
+/// Connects to a port of the host (vsock(7)), if that is answered in time.
+fn connect(port: u32, timeout: Duration) -> io::Result<OwnedFd> {
     let socket = socket_with(
         AddressFamily::VSOCK,
         SocketType::STREAM,
         SocketFlags::CLOEXEC,
         None,
     )?;
+    bound_connect(socket.as_fd(), timeout)?;
     // SAFETY: sockaddr_vm is plain data for which all zeroes is a valid value.
     let mut address: libc::sockaddr_vm = unsafe { MaybeUninit::zeroed().assume_init() };
     address.svm_family = libc::AF_VSOCK.try_into().unwrap_or_default();
@@ -150,6 +173,30 @@ fn connect(port: u32) -> io::Result<OwnedFd> {
     };
     if connected == 0 {
         Ok(socket)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Makes the kernel give up an attempt to connect: `ETIMEDOUT`.
+fn bound_connect(socket: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
+    let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let time = libc::timeval {
+        tv_sec: timeout.as_secs().try_into().map_err(invalid)?,
+        tv_usec: timeout.subsec_micros().into(),
+    };
+    // SAFETY: the option takes a timeval, and `time` is one, of the length that is passed.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::AF_VSOCK,
+            SO_VM_SOCKETS_CONNECT_TIMEOUT,
+            std::ptr::from_ref(&time).cast(),
+            size_of::<libc::timeval>().try_into().unwrap_or_default(),
+        )
+    };
+    if set == 0 {
+        Ok(())
     } else {
         Err(io::Error::last_os_error())
     }

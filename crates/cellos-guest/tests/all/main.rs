@@ -11,3 +11,4 @@ mod host;
 mod machine;
 mod secrecy;
 mod streams;
+mod vsock;
