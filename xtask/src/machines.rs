@@ -14,6 +14,9 @@ pub(crate) const VARIABLE: &str = "CELLOS_TEST_VM_BUNDLE";
 /// Below the state folder, as `cellos vm prepare` has it.
 const BUNDLE: &str = "vm";
 
+/// Largest guest in bytes, as it is installed: every machine has a copy of it in its memory.
+const GUEST_BYTES: u64 = 2 << 20;
+
 /// A state folder that holds a bundle and its keys, and nothing of runs.
 pub(crate) struct Machines {
     state: PathBuf,
@@ -36,17 +39,20 @@ impl Machines {
         }
         // As it is installed: what an emulated processor has to run should not be a debug build.
         let guest = workspace.release_program("cellos-guest")?;
+        let size = hold_size(&guest)?;
         let cellos = workspace.debug_program("cellos")?;
         workspace::make_folder(&self.state)?;
         process::run(
             Command::new(cellos)
                 .args(["vm", "prepare", "--replace", "--guest"])
-                .arg(guest)
+                .arg(&guest)
                 .env("CELLOS_STATE_DIR", &self.state)
                 .env_remove("CELLOS_VM_DIR")
                 .env_remove("CELLOS_VM_TRUST_KEYS"),
         )?;
-        Ok(Outcome::Held("made and signed".to_owned()))
+        Ok(Outcome::Held(format!(
+            "made and signed, with a guest of {size} bytes"
+        )))
     }
 
     /// The bundle, where it was made.
@@ -78,5 +84,36 @@ impl Machines {
             }
         }
         Ok(Some(copy))
+    }
+}
+
+/// The size of a guest, which has to keep the bound.
+fn hold_size(guest: &Path) -> Result<u64, TaskError> {
+    let size = std::fs::metadata(guest)
+        .map_err(TaskError::file("measure", guest))?
+        .len();
+    if size > GUEST_BYTES {
+        return Err(TaskError::Broken(vec![format!(
+            "{} has {size} bytes, and {GUEST_BYTES} is the most for a part of every machine",
+            guest.display()
+        )]));
+    }
+    Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_is_as_large_as_the_bound_and_no_larger() {
+        let folder = tempfile::tempdir().unwrap();
+        let guest = folder.path().join("guest");
+        let file = std::fs::File::create(&guest).unwrap();
+        file.set_len(GUEST_BYTES).unwrap();
+        assert_eq!(hold_size(&guest).unwrap(), GUEST_BYTES);
+        file.set_len(GUEST_BYTES + 1).unwrap();
+        assert!(matches!(hold_size(&guest), Err(TaskError::Broken(_))));
+        assert!(hold_size(&folder.path().join("absent")).is_err());
     }
 }
