@@ -129,7 +129,10 @@ fn kind_of(device: &Path) -> Result<BaseKind, BootError> {
 
 #[cfg(test)]
 mod tests {
+    use cellos_testkit::{require, test_name};
+
     use super::*;
+    use crate::boot::namespaces::{Namespaces, enter_empty_root, inside, mount_empty};
 
     #[test]
     fn the_file_system_is_told_by_its_superblock() {
@@ -156,5 +159,60 @@ mod tests {
         let error = await_device(absent, &events, Duration::from_millis(20)).unwrap_err();
         assert!(matches!(error, BootError::NoDevice { .. }), "{error}");
         await_device("/dev/null".as_ref(), &events, Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn the_new_root_hides_the_old_one_and_has_the_kernel_s_file_systems() {
+        require!("userns");
+        inside(test_name!(), Namespaces::Unprivileged, |folder| {
+            enter_empty_root(folder);
+            fs::write("/of-the-ram-disk", "").unwrap();
+            for place in ["/dev", "/proc", "/sys"] {
+                mount_empty(place.as_ref());
+                fs::write(Path::new(place).join("mark"), place).unwrap();
+            }
+            mount_empty(PLACE.as_ref());
+            fs::write("/base/of-the-base", "").unwrap();
+            for place in ["dev", "proc", "sys"] {
+                fs::create_dir(Path::new(PLACE).join(place)).unwrap();
+            }
+
+            mounts::move_to(PLACE.as_ref()).unwrap();
+            switch_to(PLACE.as_ref()).unwrap();
+
+            assert_eq!(std::env::current_dir().unwrap(), Path::new("/"));
+            for root in ["/", "/..", "."] {
+                let root = Path::new(root);
+                assert!(root.join("of-the-base").exists(), "{}", root.display());
+                assert!(!root.join("of-the-ram-disk").exists());
+            }
+            for place in ["/dev", "/proc", "/sys"] {
+                let mark = Path::new(place).join("mark");
+                assert_eq!(fs::read_to_string(mark).unwrap(), place);
+            }
+        });
+    }
+
+    #[test]
+    fn a_root_that_is_no_mount_is_refused() {
+        require!("userns");
+        inside(test_name!(), Namespaces::Unprivileged, |folder| {
+            enter_empty_root(folder);
+            fs::create_dir(PLACE).unwrap();
+            assert!(matches!(
+                switch_to(PLACE.as_ref()),
+                Err(BootError::Mount {
+                    what: "the base",
+                    ..
+                })
+            ));
+            assert!(matches!(
+                switch_to("/absent".as_ref()),
+                Err(BootError::File {
+                    operation: "enter",
+                    ..
+                })
+            ));
+        });
     }
 }

@@ -7,6 +7,8 @@ mod control_groups;
 mod events;
 mod modules;
 mod mounts;
+#[cfg(test)]
+mod namespaces;
 mod standard_streams;
 
 use std::{io, path::PathBuf};

@@ -89,7 +89,10 @@ fn load(path: &Path, command_line: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use cellos_testkit::{require, test_name};
+
     use super::*;
+    use crate::boot::namespaces::{Namespaces, inside};
 
     #[test]
     fn a_list_is_names_in_their_order() {
@@ -124,5 +127,61 @@ mod tests {
             "{error}"
         );
         assert!(folder.path().exists());
+    }
+
+    #[test]
+    fn the_first_module_that_the_kernel_refuses_is_named() {
+        require!("userns");
+        // Where it refuses every module, whoever runs this.
+        inside(test_name!(), Namespaces::Unprivileged, |folder| {
+            fs::write(folder.join(MODULES_LIST), "first.ko\nsecond.ko\n").unwrap();
+            for name in ["first.ko", "second.ko"] {
+                fs::write(folder.join(name), "not a module").unwrap();
+            }
+            let error = load_all(folder, "first.parameter=1").unwrap_err();
+            assert!(
+                matches!(&error, BootError::Module { name, .. } if name == "first.ko"),
+                "{error}"
+            );
+            assert!(folder.join("second.ko").exists());
+        });
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_one_is_refused_with_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = folder.path().join(MODULES_LIST);
+        let longest = usize::try_from(MAX_LIST_BYTES).unwrap();
+        for text in [b"a/b.ko".to_vec(), vec![b'a'; longest + 1]] {
+            fs::write(&list, text).unwrap();
+            let error = load_all(folder.path(), "").unwrap_err();
+            assert!(
+                matches!(&error, BootError::ModuleList { path, .. } if *path == list),
+                "{error}"
+            );
+        }
+        // Not text; and then not even a file.
+        fs::write(&list, [0xff, 0xfe]).unwrap();
+        let refused = || {
+            matches!(
+                load_all(folder.path(), ""),
+                Err(BootError::File { operation: "read", path, .. }) if path == list
+            )
+        };
+        assert!(refused());
+        fs::remove_file(&list).unwrap();
+        fs::create_dir(&list).unwrap();
+        assert!(refused());
+    }
+
+    #[test]
+    fn the_folder_of_an_empty_list_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let modules = folder.path().join("modules");
+        fs::create_dir(&modules).unwrap();
+        fs::write(modules.join(MODULES_LIST), "\n").unwrap();
+        fs::write(modules.join("unused.ko"), "").unwrap();
+        load_all(&modules, "").unwrap();
+        assert!(!modules.exists());
     }
 }

@@ -132,3 +132,103 @@ fn is_there_or_read_only(error: &io::Error) -> bool {
             | io::ErrorKind::PermissionDenied
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use cellos_testkit::{require, test_name};
+    use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
+
+    use super::*;
+    use crate::boot::namespaces::{Namespaces, enter_empty_root, inside, mount_empty};
+
+    /// `TMPFS_MAGIC` of statfs(2), which devtmpfs has too.
+    const TMPFS: u64 = 0x0102_1994;
+
+    fn kind(place: &str) -> u64 {
+        statfs(place).unwrap().f_type.cast_unsigned()
+    }
+
+    fn flags(place: &str) -> StatVfsMountFlags {
+        statvfs(place).unwrap().f_flag
+    }
+
+    #[test]
+    fn a_mount_that_the_kernel_refuses_is_named() {
+        require!("userns");
+        inside(test_name!(), Namespaces::Unprivileged, |folder| {
+            enter_empty_root(folder);
+            // Device nodes are for those alone who own the machine.
+            let error = mount_kernel_file_systems().unwrap_err();
+            assert!(
+                matches!(&error, BootError::Mount { what: "devtmpfs", place, source }
+                    if place == Path::new("/dev")
+                        && source.kind() == io::ErrorKind::PermissionDenied),
+                "{error}"
+            );
+        });
+    }
+
+    #[test]
+    fn own_folders_are_small_and_where_the_root_has_places() {
+        require!("userns");
+        inside(test_name!(), Namespaces::Unprivileged, |folder| {
+            enter_empty_root(folder);
+            fs::create_dir("/run").unwrap();
+            mount_own_folders().unwrap();
+            assert!(!Path::new("/tmp").exists());
+            let run = statvfs("/run").unwrap();
+            assert_eq!(run.f_blocks * run.f_frsize, 1 << 20);
+            let wanted =
+                StatVfsMountFlags::NOSUID | StatVfsMountFlags::NODEV | StatVfsMountFlags::NOEXEC;
+            assert!(run.f_flag.contains(wanted), "{:?}", run.f_flag);
+            fs::write("/run/file", "").unwrap();
+        });
+    }
+
+    #[test]
+    fn a_root_without_a_place_for_the_kernel_s_file_systems_is_refused() {
+        require!("userns");
+        inside(test_name!(), Namespaces::Unprivileged, |folder| {
+            enter_empty_root(folder);
+            for place in ["/dev", "/proc", "/sys"] {
+                mount_empty(place.as_ref());
+            }
+            mount_empty("/base".as_ref());
+            fs::create_dir("/base/dev").unwrap();
+            let error = move_to("/base".as_ref()).unwrap_err();
+            assert!(
+                matches!(&error, BootError::Mount { what: "/proc", place, .. }
+                    if place == Path::new("/base/proc")),
+                "{error}"
+            );
+        });
+    }
+
+    mod as_root {
+        use super::*;
+
+        /// `PROC_SUPER_MAGIC`, `SYSFS_MAGIC` and `CGROUP2_SUPER_MAGIC` of statfs(2).
+        const KINDS: [(&str, u64); 4] = [
+            ("/dev", TMPFS),
+            ("/proc", 0x9fa0),
+            ("/sys", 0x6265_6572),
+            ("/sys/fs/cgroup", 0x6367_7270),
+        ];
+
+        #[test]
+        fn the_kernel_s_file_systems_are_mounted_on_an_empty_root() {
+            require!("root");
+            inside(test_name!(), Namespaces::Privileged, |folder| {
+                enter_empty_root(folder);
+                mount_kernel_file_systems().unwrap();
+                for (place, magic) in KINDS {
+                    assert_eq!(kind(place), magic, "{place}");
+                    assert!(flags(place).contains(StatVfsMountFlags::NOSUID), "{place}");
+                    assert!(flags(place).contains(StatVfsMountFlags::NOEXEC), "{place}");
+                }
+                assert!(flags("/sys").contains(StatVfsMountFlags::RDONLY));
+                assert!(Path::new("/dev/null").exists());
+            });
+        }
+    }
+}
