@@ -98,7 +98,8 @@ pub(crate) enum ArtifactError {
     /// A file is not what the manifest says.
     #[error(
         "digest mismatch: {role} {} has SHA-256 {actual}, the manifest {} says {expected}; nothing \
-         was booted", path.display(), manifest.display()
+         was booted. If that is an update of yours, make the bundle again", path.display(),
+        manifest.display()
     )]
     Mismatch {
         role: Role,

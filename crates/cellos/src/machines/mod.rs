@@ -6,5 +6,5 @@ mod settings;
 
 pub(crate) use self::{
     places::Places,
-    settings::{Monitor, config},
+    settings::{Monitor, config, monitors},
 };

@@ -71,6 +71,29 @@ pub(crate) enum SettingError {
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
 pub(crate) struct SettingErrors(pub(crate) Vec<SettingError>);
 
+/// The monitors that the settings name or that are found, whichever is used: what a manifest pins.
+pub(crate) fn monitors(
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Vec<(cellos_core::vm_manifest::Role, PathBuf)> {
+    use cellos_core::vm_manifest::Role;
+    let reader = Reader {
+        environment,
+        errors: Vec::new(),
+    };
+    let named = |name: &str| reader.value(name).map(PathBuf::from);
+    [
+        (
+            Role::Qemu,
+            named("CELLOS_QEMU_BINARY").or_else(|| reader.search(QEMU)),
+        ),
+        (Role::Firecracker, named("CELLOS_FIRECRACKER_BINARY")),
+        (Role::Jailer, named("CELLOS_FIRECRACKER_JAILER_BINARY")),
+    ]
+    .into_iter()
+    .filter_map(|(role, program)| Some((role, program?)))
+    .collect()
+}
+
 /// A virtual machine monitor, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Monitor {

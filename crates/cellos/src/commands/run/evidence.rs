@@ -137,7 +137,12 @@ fn isolation(table: &mut Table, posture: &Posture) {
     } else {
         table.bad("sandbox", &line);
     }
-    table.row("host user", &format!("uid {}", posture.host_uid));
+    // Of a machine everything here is its kernel's word, and so is who the workload is.
+    let whose = match posture.machine {
+        Some(_) => "guest user",
+        None => "host user",
+    };
+    table.row(whose, &format!("uid {}", posture.host_uid));
     let mut groups: Vec<&str> = posture.cgroups.values().map(String::as_str).collect();
     groups.sort_unstable();
     groups.dedup();

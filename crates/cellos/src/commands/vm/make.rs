@@ -3,11 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use cellos_vm_image::{
-    BaseSource, BundleReport, BundleSpec, Existing, KernelSource, OciImage, Progress, build_bundle,
+    BaseSource, BundleReport, BundleSpec, Existing, KernelSource, OciImage, PinnedProgram,
+    Progress, build_bundle,
 };
 
 use super::keys;
-use crate::{exit::Exit, failure::Failure, machines::Places, say};
+use crate::{
+    exit::Exit,
+    failure::Failure,
+    machines::{Places, monitors},
+    say,
+};
 
 /// Name of the guest's program, which is installed beside this one.
 const GUEST: &str = "cellos-guest";
@@ -65,6 +71,10 @@ struct CommonArgs {
     /// Replace what is there
     #[arg(long)]
     replace: bool,
+    /// Do not name the digests of this host's monitors, for a bundle that is made elsewhere; with
+    /// them no machine boots after an update of a monitor until the bundle is made again
+    #[arg(long)]
+    leave_monitor_unpinned: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -103,11 +113,19 @@ fn make(args: &CommonArgs, base: &BaseSource) -> Result<Exit, Failure> {
     let signer = keys::signer(&places, args.signing_key.as_deref()).map_err(Failure::call)?;
     let target = args.dir.as_deref().unwrap_or(&places.bundle);
     make_parent(target)?;
+    let programs = if args.leave_monitor_unpinned {
+        Vec::new()
+    } else {
+        monitors(&|name| std::env::var_os(name))
+            .into_iter()
+            .map(|(role, path)| PinnedProgram { role, path })
+            .collect()
+    };
     let spec = BundleSpec {
         kernel: &kernel,
         base,
         guest_binary: &guest,
-        programs: &[],
+        programs: &programs,
         signer: Some(&signer),
         existing: if args.replace {
             Existing::Replace
