@@ -7,6 +7,7 @@
 use std::{
     error::Error,
     fs::{self, File},
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
@@ -16,7 +17,7 @@ use cellos_core::{
     ExecutionCellDocument,
     ports::{
         CellBackend,
-        workload::{Streams, WorkloadControl},
+        workload::{GuestExecution, Streams, WorkloadControl},
     },
 };
 use cellos_host_microvm::{
@@ -56,6 +57,7 @@ fn measure(bundle: &Path) -> Result<(), Failure> {
     fs::create_dir_all(&folder)?;
     let result = runtime.block_on(async {
         plain_qemu(bundle)?;
+        management_interface()?;
         let mut steps = Steps::default();
         let backend = MicrovmBackend::new(config(bundle, &folder.join("cold"), 0))?;
         for number in 0..=RUNS {
@@ -65,6 +67,7 @@ fn measure(bundle: &Path) -> Result<(), Failure> {
             }
         }
         steps.print("booted");
+        steps.print_boot();
         println!(
             "{}",
             figure(
@@ -113,8 +116,11 @@ struct Run {
     release: Duration,
     exit: Duration,
     destroy: Duration,
+    /// From the start of the monitor, or the checkout, to a PID 1 that has spoken.
+    ready: Duration,
     /// Resident memory of the monitor less that of the guest, in MiB.
     beyond_guest: f64,
+    execution: GuestExecution,
 }
 
 async fn one(backend: &MicrovmBackend, number: usize) -> Result<Run, Failure> {
@@ -123,6 +129,7 @@ async fn one(backend: &MicrovmBackend, number: usize) -> Result<Run, Failure> {
     let create = started.elapsed();
     let posture = backend.posture(&cell.cell_id).await?;
     let beyond_guest = beyond_guest(posture.pid)?;
+    let machine = posture.machine.ok_or("the posture names no machine")?;
     let started = Instant::now();
     backend.release(&cell.cell_id, streams()?).await?;
     let release = started.elapsed();
@@ -139,7 +146,9 @@ async fn one(backend: &MicrovmBackend, number: usize) -> Result<Run, Failure> {
         release,
         exit,
         destroy: started.elapsed(),
+        ready: machine.ready_after,
         beyond_guest,
+        execution: machine.execution,
     })
 }
 
@@ -169,6 +178,40 @@ fn beyond_guest(pid: u32) -> Result<f64, Failure> {
         }
     }
     Ok((kib("VmRSS:")? - largest.1) / 1024.0)
+}
+
+/// From the start of QEMU alone until it answers on its management interface, with nothing booted.
+fn management_interface() -> Result<(), Failure> {
+    let mut times = Vec::new();
+    for _ in 0..RUNS {
+        let started = Instant::now();
+        let mut monitor = Command::new(QEMU)
+            .args([
+                "-M",
+                "microvm",
+                "-nodefaults",
+                "-no-user-config",
+                "-nographic",
+            ])
+            .args(["-S", "-qmp", "stdio"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut greeting = String::new();
+        if let Some(stdout) = monitor.stdout.take() {
+            BufReader::new(stdout).read_line(&mut greeting)?;
+        }
+        times.push(started.elapsed());
+        monitor.kill()?;
+        monitor.wait()?;
+        if !greeting.contains("QMP") {
+            return Err("QEMU alone did not greet".into());
+        }
+    }
+    let name = "QEMU alone: start to its management interface";
+    println!("{}", figure(name, p50(&mut times), "ms"));
+    Ok(())
 }
 
 /// The same kernel and initial RAM disk under QEMU alone: from its start to the machine's reset,
@@ -226,7 +269,9 @@ struct Steps {
     release: Vec<Duration>,
     exit: Vec<Duration>,
     destroy: Vec<Duration>,
+    ready: Vec<Duration>,
     beyond_guest: Vec<f64>,
+    execution: Option<GuestExecution>,
 }
 
 impl Steps {
@@ -235,7 +280,9 @@ impl Steps {
         self.release.push(run.release);
         self.exit.push(run.exit);
         self.destroy.push(run.destroy);
+        self.ready.push(run.ready);
         self.beyond_guest.push(run.beyond_guest);
+        self.execution = Some(run.execution);
     }
 
     fn print(&mut self, origin: &str) {
@@ -247,6 +294,16 @@ impl Steps {
         ] {
             println!("{}", figure(&format!("{origin}: {name}"), p50(times), "ms"));
         }
+    }
+
+    fn print_boot(&mut self) {
+        let execution = match self.execution {
+            Some(GuestExecution::Kvm) => "by KVM",
+            Some(GuestExecution::Emulated) => "emulated",
+            Some(GuestExecution::Fake) | None => "by nothing real",
+        };
+        let name = format!("of that, start of the monitor to a PID 1 that has spoken, {execution}");
+        println!("{}", figure(&name, p50(&mut self.ready), "ms"));
     }
 
     fn memory(&mut self) -> f64 {
