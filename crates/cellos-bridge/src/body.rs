@@ -28,6 +28,13 @@ pub(crate) struct OutputCreditBody {
     pub(crate) bytes: u32,
 }
 
+/// Body of the word that no more of an output stream is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OutputClosedBody {
+    pub(crate) stream: StandardStream,
+}
+
 /// Body of the answer that a file cannot be handed out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -198,6 +198,12 @@ pub enum SendError {
     /// Standard input was ended already.
     #[error("standard input has ended already")]
     InputEnded,
+    /// An output stream was closed already.
+    #[error("{stream} was closed already")]
+    OutputClosed {
+        /// The stream.
+        stream: StandardStream,
+    },
     /// A file is being fetched; one at a time.
     #[error("a file is being fetched already")]
     Fetching,

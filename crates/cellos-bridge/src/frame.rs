@@ -128,6 +128,8 @@ frame_kinds! {
     Fetch = 136, HostToGuest, MAX_CONTROL_BYTES;
     /// The exit is kept; the machine may go.
     Acknowledge = 137, HostToGuest, 0;
+    /// The host takes no more of an output stream.
+    OutputClosed = 138, HostToGuest, MAX_CONTROL_BYTES;
 }
 
 impl fmt::Display for FrameKind {

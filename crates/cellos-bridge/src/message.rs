@@ -83,6 +83,13 @@ pub enum HostMessage {
         /// More bytes.
         bytes: u32,
     },
+    /// The host takes no more of an output stream, because its reader has gone: close the
+    /// workload's pipe, so that it learns of it as from a pipe of its own. The end has no credit for
+    /// it any more.
+    OutputClosed {
+        /// Which stream.
+        stream: StandardStream,
+    },
     /// End the workload.
     Terminate(StopSignal),
     /// The host is there.

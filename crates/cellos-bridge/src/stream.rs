@@ -49,11 +49,12 @@ impl fmt::Display for StandardStream {
     }
 }
 
-/// Bytes of one stream that were allowed, and those that were sent.
+/// Bytes of one stream that were allowed, and those that were sent, and whether more are wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Window {
     credit: u32,
     passed: u64,
+    closed: bool,
 }
 
 impl Window {
@@ -65,6 +66,16 @@ impl Window {
     /// Bytes that have passed.
     pub(crate) fn passed(self) -> u64 {
         self.passed
+    }
+
+    /// Whether whoever takes the bytes wants no more of them.
+    pub(crate) fn is_closed(self) -> bool {
+        self.closed
+    }
+
+    /// Wants no more bytes. What was allowed before may still be under way.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
     }
 
     /// Allows more bytes; `None` where more than [`MAX_CREDIT_BYTES`] would be under way.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{FileRefusedBody, InputCreditBody, OutputCreditBody, TerminateBody};
+use super::{FileRefusedBody, InputCreditBody, OutputClosedBody, OutputCreditBody, TerminateBody};
 use crate::{
     BodyProblem, Config, Exit, Fetch, FileEnd, Hello, MAX_CREDIT_BYTES, MAX_HEARTBEAT_INTERVAL,
     MAX_PATH_BYTES, MAX_TEXT_BYTES, MIN_HEARTBEAT_INTERVAL, NotStarted, Ready, Refused,
@@ -79,11 +79,13 @@ impl Bounded for FileRefusedBody {
 
 impl Bounded for OutputCreditBody {
     fn check(&self) -> Result<(), BodyProblem> {
-        rule(
-            self.stream != StandardStream::Stdin,
-            "stream",
-            "must be an output stream",
-        )
+        output_stream(self.stream)
+    }
+}
+
+impl Bounded for OutputClosedBody {
+    fn check(&self) -> Result<(), BodyProblem> {
+        output_stream(self.stream)
     }
 }
 
@@ -108,6 +110,14 @@ impl Bounded for Config {
         credit("stdoutCreditBytes", self.stdout_credit_bytes)?;
         credit("stderrCreditBytes", self.stderr_credit_bytes)
     }
+}
+
+fn output_stream(stream: StandardStream) -> Result<(), BodyProblem> {
+    rule(
+        stream != StandardStream::Stdin,
+        "stream",
+        "must be an output stream",
+    )
 }
 
 fn id(field: &'static str, value: &str) -> Result<(), BodyProblem> {

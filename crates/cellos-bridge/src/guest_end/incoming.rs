@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{Fetching, GuestEnd};
 use crate::{
     BodyProblem, BridgeError, Config, Fetch, FrameKind, HostMessage, Phase, StandardStream,
-    body::{OutputCreditBody, TerminateBody, read_config, read_json},
+    body::{OutputClosedBody, OutputCreditBody, TerminateBody, read_config, read_json},
     frame::Frame,
     seal::Seal,
 };
@@ -61,10 +61,20 @@ impl GuestEnd {
             }
             FrameKind::OutputCredit => {
                 let OutputCreditBody { stream, bytes } = read_json(kind, body)?;
-                self.output_window(stream)
-                    .and_then(|window| window.grant(bytes))
+                let phase = self.phase;
+                self.open_output(stream)
+                    .ok_or(BridgeError::Unexpected { kind, phase })?
+                    .grant(bytes)
                     .ok_or(BridgeError::CreditOverflow { stream, bytes })?;
                 HostMessage::OutputCredit { stream, bytes }
+            }
+            FrameKind::OutputClosed => {
+                let OutputClosedBody { stream } = read_json(kind, body)?;
+                let phase = self.phase;
+                self.open_output(stream)
+                    .ok_or(BridgeError::Unexpected { kind, phase })?
+                    .close();
+                HostMessage::OutputClosed { stream }
             }
             FrameKind::Terminate => {
                 HostMessage::Terminate(read_json::<TerminateBody>(kind, body)?.into())
@@ -164,7 +174,7 @@ fn place(kind: FrameKind, phase: Phase, fetching: bool) -> Place {
         FrameKind::Heartbeat => phase < Phase::Over,
         FrameKind::Config => phase == Phase::Parked,
         FrameKind::Start => phase == Phase::Ready,
-        FrameKind::Input | FrameKind::InputEnd => phase == Phase::Running,
+        FrameKind::Input | FrameKind::InputEnd | FrameKind::OutputClosed => phase == Phase::Running,
         FrameKind::OutputCredit | FrameKind::Terminate => {
             (Phase::Configured..=Phase::Running).contains(&phase)
         }
@@ -175,7 +185,11 @@ fn place(kind: FrameKind, phase: Phase, fetching: bool) -> Place {
     let late = match phase {
         Phase::Exited => matches!(
             kind,
-            FrameKind::Input | FrameKind::InputEnd | FrameKind::OutputCredit | FrameKind::Terminate
+            FrameKind::Input
+                | FrameKind::InputEnd
+                | FrameKind::OutputCredit
+                | FrameKind::OutputClosed
+                | FrameKind::Terminate
         ),
         Phase::Failed => matches!(
             kind,
@@ -184,6 +198,7 @@ fn place(kind: FrameKind, phase: Phase, fetching: bool) -> Place {
                 | FrameKind::Input
                 | FrameKind::InputEnd
                 | FrameKind::OutputCredit
+                | FrameKind::OutputClosed
                 | FrameKind::Terminate
         ),
         _ => false,

@@ -214,7 +214,7 @@ impl GuestEnd {
                     },
                 });
             };
-            let credit = usize::try_from(window.credit()).unwrap_or(usize::MAX);
+            let credit = usize::try_from(credit_of(*window)).unwrap_or(usize::MAX);
             let (chunk, after) = rest.split_at(rest.len().min(credit).min(MAX_CHUNK_BYTES));
             if chunk.is_empty() || window.pass(chunk.len()).is_none() {
                 break;
@@ -228,14 +228,15 @@ impl GuestEnd {
         Ok(bytes.len() - rest.len())
     }
 
-    /// Bytes of an output stream that the host takes; none of standard input. Do not read the
+    /// Bytes of an output stream that the host takes; none of standard input, nor of a stream that it
+    /// has closed. Do not read the
     /// workload's pipe while there are none, so that the workload waits.
     #[must_use]
     pub fn output_credit(&self, stream: StandardStream) -> u32 {
         match stream {
             StandardStream::Stdin => 0,
-            StandardStream::Stdout => self.stdout.credit(),
-            StandardStream::Stderr => self.stderr.credit(),
+            StandardStream::Stdout => credit_of(self.stdout),
+            StandardStream::Stderr => credit_of(self.stderr),
         }
     }
 
@@ -368,6 +369,12 @@ impl GuestEnd {
         }
     }
 
+    /// The window of an output stream that the host has not closed.
+    fn open_output(&mut self, stream: StandardStream) -> Option<&mut Window> {
+        self.output_window(stream)
+            .filter(|window| !window.is_closed())
+    }
+
     fn send_json<T: serde::Serialize + Bounded>(
         &mut self,
         kind: FrameKind,
@@ -433,6 +440,15 @@ impl GuestEnd {
             self.broken = Some(error.clone());
         }
         result
+    }
+}
+
+/// Bytes that the host takes: none of a stream that it has closed.
+fn credit_of(window: Window) -> u32 {
+    if window.is_closed() {
+        0
+    } else {
+        window.credit()
     }
 }
 

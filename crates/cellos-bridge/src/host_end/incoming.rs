@@ -109,6 +109,7 @@ impl HostEnd {
             | FrameKind::Input
             | FrameKind::InputEnd
             | FrameKind::OutputCredit
+            | FrameKind::OutputClosed
             | FrameKind::Terminate
             | FrameKind::Heartbeat
             | FrameKind::Fetch
@@ -225,6 +226,7 @@ fn may_come(kind: FrameKind, phase: Phase, fetching: bool) -> bool {
         | FrameKind::Input
         | FrameKind::InputEnd
         | FrameKind::OutputCredit
+        | FrameKind::OutputClosed
         | FrameKind::Terminate
         | FrameKind::Heartbeat
         | FrameKind::Fetch

@@ -13,7 +13,9 @@ use cellos_core::ports::workload::StopSignal;
 use crate::{
     BridgeError, Config, Direction, Fetch, FrameKind, GuestMessage, HostTimes, MAX_CHUNK_BYTES,
     Nonce, Phase, SendError, StandardStream,
-    body::{Bounded as _, OutputCreditBody, TerminateBody, write_config, write_json},
+    body::{
+        Bounded as _, OutputClosedBody, OutputCreditBody, TerminateBody, write_config, write_json,
+    },
     deadline,
     frame::FrameReader,
     outbox::Outbox,
@@ -251,8 +253,8 @@ impl HostEnd {
     /// Lets the guest send more bytes of an output stream: as many as the consumer has taken.
     ///
     /// # Errors
-    /// [`SendError`] before the configuration, after the exit, or when more than
-    /// [`MAX_CREDIT_BYTES`](crate::MAX_CREDIT_BYTES) would be under way.
+    /// [`SendError`] before the configuration, after the exit, for a stream that was closed, or when
+    /// more than [`MAX_CREDIT_BYTES`](crate::MAX_CREDIT_BYTES) would be under way.
     pub fn grant_output(&mut self, stream: StandardStream, bytes: u32) -> Result<(), SendError> {
         let kind = FrameKind::OutputCredit;
         self.allow(
@@ -263,15 +265,32 @@ impl HostEnd {
         grant
             .check()
             .map_err(|problem| SendError::Invalid { kind, problem })?;
-        let mut window = self.output(stream);
+        let mut window = self.open_output(stream)?;
         window
             .grant(bytes)
             .ok_or(SendError::CreditOverflow { stream, bytes })?;
         self.outbox.push(kind, &write_json(kind, &grant, 0)?)?;
-        match stream {
-            StandardStream::Stdout => self.stdout = window,
-            StandardStream::Stdin | StandardStream::Stderr => self.stderr = window,
-        }
+        self.set_output(stream, window);
+        Ok(())
+    }
+
+    /// Tells the guest that nobody takes more of an output stream, so that the workload learns of it
+    /// when it writes. What is under way still comes, within the credit.
+    ///
+    /// # Errors
+    /// [`SendError`] unless the workload runs, for standard input, and for a stream that was closed
+    /// already.
+    pub fn close_output(&mut self, stream: StandardStream) -> Result<(), SendError> {
+        let kind = FrameKind::OutputClosed;
+        self.allow(kind, self.phase == Phase::Running)?;
+        let closed = OutputClosedBody { stream };
+        closed
+            .check()
+            .map_err(|problem| SendError::Invalid { kind, problem })?;
+        let mut window = self.open_output(stream)?;
+        self.outbox.push(kind, &write_json(kind, &closed, 0)?)?;
+        window.close();
+        self.set_output(stream, window);
         Ok(())
     }
 
@@ -343,6 +362,22 @@ impl HostEnd {
         match stream {
             StandardStream::Stdout => self.stdout,
             StandardStream::Stdin | StandardStream::Stderr => self.stderr,
+        }
+    }
+
+    /// The same, unless the stream was closed.
+    fn open_output(&self, stream: StandardStream) -> Result<Window, SendError> {
+        let window = self.output(stream);
+        if window.is_closed() {
+            return Err(SendError::OutputClosed { stream });
+        }
+        Ok(window)
+    }
+
+    fn set_output(&mut self, stream: StandardStream, window: Window) {
+        match stream {
+            StandardStream::Stdout => self.stdout = window,
+            StandardStream::Stdin | StandardStream::Stderr => self.stderr = window,
         }
     }
 

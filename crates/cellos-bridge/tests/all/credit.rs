@@ -155,3 +155,70 @@ fn credit_that_adds_up_to_more_than_may_be_under_way_is_refused_by_both_ends() {
         Err(BridgeError::CreditOverflow { stream, bytes })
     );
 }
+
+#[test]
+fn a_stream_that_the_host_closed_takes_nothing_and_what_was_under_way_still_counts() {
+    let (stream, other) = (StandardStream::Stdout, StandardStream::Stderr);
+    let mut pair = Pair::at(Phase::Running);
+    assert_eq!(pair.guest.output(stream, b"on its way"), Ok(10));
+    pair.host.close_output(stream).unwrap();
+    assert_eq!(
+        pair.carry_to_guest(),
+        Ok(vec![HostMessage::OutputClosed { stream }])
+    );
+    assert_eq!(pair.guest.output_credit(stream), 0);
+    assert_eq!(pair.guest.output(stream, b"late"), Ok(0));
+    assert_eq!(pair.guest.output(other, b"e"), Ok(1));
+    assert_eq!(pair.carry_to_host().unwrap().len(), 2);
+    pair.guest.exit(&exit(1)).unwrap();
+    let messages = pair.carry_to_host().unwrap();
+    let [GuestMessage::Exit(exit)] = &messages[..] else {
+        panic!("{messages:?}")
+    };
+    assert_eq!((exit.stdout.sent_bytes, exit.stderr.sent_bytes), (10, 1));
+}
+
+#[test]
+fn a_stream_is_closed_once_and_gets_no_credit_afterwards() {
+    let (stream, phase) = (StandardStream::Stderr, Phase::Running);
+    let mut pair = Pair::at(phase);
+    pair.host.close_output(stream).unwrap();
+    pair.carry_to_guest().unwrap();
+    let closed = SendError::OutputClosed { stream };
+    assert_eq!(pair.host.close_output(stream), Err(closed.clone()));
+    assert_eq!(pair.host.grant_output(stream, 1), Err(closed));
+    for (kind, body) in [
+        (FrameKind::OutputClosed, &br#"{"stream":"stderr"}"#[..]),
+        (FrameKind::OutputCredit, br#"{"stream":"stderr","bytes":1}"#),
+    ] {
+        let mut pair = Pair::at(phase);
+        pair.host.close_output(stream).unwrap();
+        pair.carry_to_guest().unwrap();
+        assert_eq!(
+            pair.inject_to_guest(kind, body),
+            Err(BridgeError::Unexpected { kind, phase })
+        );
+    }
+}
+
+#[test]
+fn only_output_streams_of_a_workload_that_runs_are_closed() {
+    let mut pair = Pair::at(Phase::Running);
+    let refused = pair.host.close_output(StandardStream::Stdin);
+    assert!(
+        matches!(refused, Err(SendError::Invalid { .. })),
+        "{refused:?}"
+    );
+    let refused = pair.inject_to_guest(FrameKind::OutputClosed, br#"{"stream":"stdin"}"#);
+    assert!(
+        matches!(refused, Err(BridgeError::Malformed { .. })),
+        "{refused:?}"
+    );
+    for phase in [Phase::Parked, Phase::Ready, Phase::Starting, Phase::Exited] {
+        let kind = FrameKind::OutputClosed;
+        assert_eq!(
+            Pair::at(phase).host.close_output(StandardStream::Stdout),
+            Err(SendError::NotNow { kind, phase })
+        );
+    }
+}

@@ -76,7 +76,7 @@ fn a_host_hears_the_same_however_the_stream_is_cut() {
 fn a_guest_hears_the_same_however_the_stream_is_cut() {
     let stream = full_dialogue().from_host;
     let whole = replay_to_guest(&[&stream]).unwrap();
-    assert_eq!(whole.len(), 7);
+    assert_eq!(whole.len(), 8);
     for cut in 0..=stream.len() {
         let (first, second) = stream.split_at(cut);
         assert_eq!(replay_to_guest(&[first, second]).unwrap(), whole, "{cut}");

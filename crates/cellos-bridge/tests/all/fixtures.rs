@@ -217,6 +217,7 @@ pub(crate) fn full_dialogue() -> Pair {
     pair.host.input(b"in").unwrap();
     pair.host.end_input().unwrap();
     pair.host.grant_output(StandardStream::Stdout, 3).unwrap();
+    pair.host.close_output(StandardStream::Stderr).unwrap();
     pair.host.heartbeat().unwrap();
     pair.host
         .terminate(cellos_core::ports::workload::StopSignal::Terminate)

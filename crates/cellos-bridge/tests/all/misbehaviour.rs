@@ -153,6 +153,7 @@ fn what_a_host_may_say_depends_on_the_phase() {
             Phase::Running | Phase::Exited => &[
                 Kind::Heartbeat,
                 Kind::OutputCredit,
+                Kind::OutputClosed,
                 Kind::Terminate,
                 Kind::Input,
                 Kind::InputEnd,

@@ -33,6 +33,11 @@ impl Session {
                     streams.input.end();
                 }
             }
+            HostMessage::OutputClosed { stream } => {
+                if let Some(streams) = self.stage.streams() {
+                    streams.close_output(stream);
+                }
+            }
             HostMessage::Terminate(how) => self.stop(how, launcher)?,
             HostMessage::Fetch(fetch) => {
                 if let Stage::Ended { folder, transfer } = &mut self.stage {

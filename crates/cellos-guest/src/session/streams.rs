@@ -25,6 +25,17 @@ pub(super) struct Streams {
     pub(super) outputs: [Outlet; 2],
 }
 
+impl Streams {
+    /// Nobody takes more of an output stream.
+    pub(super) fn close_output(&mut self, stream: StandardStream) {
+        for outlet in &mut self.outputs {
+            if outlet.stream == stream {
+                outlet.close();
+            }
+        }
+    }
+}
+
 /// Three pipes.
 pub(super) fn open() -> io::Result<(Streams, WorkloadEnds)> {
     let pipe = || -> io::Result<_> { Ok(pipe_with(PipeFlags::CLOEXEC)?) };
@@ -141,7 +152,7 @@ pub(super) enum Passed {
 /// An output stream.
 pub(super) struct Outlet {
     stream: StandardStream,
-    /// `None` once everything that holds the other end has closed it.
+    /// `None` once everything that holds the other end has closed it, or nobody takes more.
     pipe: Option<OwnedFd>,
     dropped: u64,
 }
@@ -208,6 +219,15 @@ impl Outlet {
                 self.pipe = None;
                 Ok(Passed::Nothing)
             }
+        }
+    }
+
+    /// Closes this end, so that whoever writes learns that nobody reads (pipe(7)). What is in the
+    /// pipe is counted and not read: a workload could fill it for ever.
+    fn close(&mut self) {
+        if let Some(pipe) = self.pipe.take() {
+            let waiting = rustix::io::ioctl_fionread(&pipe).unwrap_or(0);
+            self.dropped = self.dropped.saturating_add(waiting);
         }
     }
 

@@ -130,3 +130,21 @@ fn a_daemon_that_keeps_the_streams_does_not_keep_the_cell() {
     assert_eq!(host.stdout, b"up\n");
     host.acknowledge();
 }
+
+#[test]
+fn a_workload_whose_reader_has_gone_is_told_so_by_its_pipe() {
+    require!("userns");
+    require!("cgroups");
+    let mut host = Host::running(&config(&shell("yes; echo $? >&2; echo more")));
+    while host.stdout.is_empty() {
+        host.hear();
+    }
+    host.end
+        .close_output(cellos_bridge::StandardStream::Stdout)
+        .unwrap();
+    let exit = host.exit();
+    // The other stream is open still. The shell's own word then meets the closed pipe.
+    assert_eq!(host.stderr, b"141\n", "not 128 + SIGPIPE");
+    assert_eq!(exit.report.end, WorkloadEnd::Signalled { signal: 13 });
+    host.acknowledge();
+}

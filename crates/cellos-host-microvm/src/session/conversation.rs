@@ -419,6 +419,10 @@ impl Conversation {
                     ending.at = Instant::now() + OUTPUT_STALL_BOUND;
                 }
             }
+            // After the exit there is nobody to tell.
+            PumpEvent::ReaderGone(stream) => {
+                let _ = self.end.close_output(stream);
+            }
             PumpEvent::OutputDone(StandardStream::Stdin) => {}
             PumpEvent::OutputDone(_) => self.outputs_open = self.outputs_open.saturating_sub(1),
             PumpEvent::Input(bytes) => self.input.waiting.extend(bytes),

@@ -3,13 +3,16 @@
 //! The descriptors' open file descriptions are shared with whoever started us (a shell's terminal,
 //! say), so they are never switched to `O_NONBLOCK`. Pipes and terminals are opened once more, which
 //! makes a description of our own; sockets are asked not to wait call by call; everything else does
-//! not wait for anybody. A thread waits in poll(2) with a descriptor that cancels it, or for its
-//! queue to close.
+//! not wait for anybody. A thread waits in poll(2) with a descriptor that cancels it; one that has
+//! nothing to write also looks whether its reader has gone.
 
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        mpsc::{self, TryRecvError},
+    },
     thread,
 };
 
@@ -37,6 +40,9 @@ pub(super) enum PumpEvent {
         stream: StandardStream,
         bytes: usize,
     },
+    /// Nobody reads this stream any more, or its end cannot be written to. Said once; what still
+    /// comes is discarded.
+    ReaderGone(StandardStream),
     /// Everything of a closed queue was written.
     OutputDone(StandardStream),
     /// Bytes for the workload; no more than were allowed.
@@ -48,8 +54,8 @@ pub(super) enum PumpEvent {
 /// The three threads of one workload. Dropping this ends them, also those whose reader or writer
 /// does nothing.
 pub(super) struct Pumps {
-    stdout: Option<mpsc::Sender<Vec<u8>>>,
-    stderr: Option<mpsc::Sender<Vec<u8>>>,
+    stdout: Option<QueueEntrance>,
+    stderr: Option<QueueEntrance>,
     input_credit: Option<mpsc::Sender<u32>>,
     cancel: Arc<OwnedFd>,
 }
@@ -59,8 +65,8 @@ impl Pumps {
     /// The kernel's, when there is no room for threads or descriptors.
     pub(super) fn start(streams: Streams, events: &UnboundedSender<PumpEvent>) -> io::Result<Self> {
         let cancel = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
-        let (stdout, out_queue) = mpsc::channel();
-        let (stderr, err_queue) = mpsc::channel();
+        let (stdout, out_queue) = queue()?;
+        let (stderr, err_queue) = queue()?;
         let (credit, credits) = mpsc::channel();
         // From here on a failure drops the pumps, which ends the threads that have begun.
         let pumps = Self {
@@ -92,8 +98,7 @@ impl Pumps {
             StandardStream::Stdin | StandardStream::Stderr => &self.stderr,
         };
         if let Some(queue) = queue {
-            // A thread only ends before its queue when it is cancelled.
-            let _ = queue.send(bytes);
+            queue.put(bytes);
         }
     }
 
@@ -114,9 +119,54 @@ impl Pumps {
 
 impl Drop for Pumps {
     fn drop(&mut self) {
-        // Adding to a fresh counter cannot fail, and wakes every poll on it for good.
-        let _ = rustix::io::write(&self.cancel, &1_u64.to_ne_bytes());
+        // Nobody reads this counter, so it wakes every poll on it for good.
+        ring(&self.cancel);
     }
+}
+
+/// The queue of one output stream, where bytes go in. Dropping it closes the queue.
+struct QueueEntrance {
+    chunks: Option<mpsc::Sender<Vec<u8>>>,
+    bell: Arc<OwnedFd>,
+}
+
+/// Where they come out. The bell is readable when there may be more, or no more ever, so that a
+/// thread can wait for that and for its descriptor at once.
+struct QueueExit {
+    chunks: mpsc::Receiver<Vec<u8>>,
+    bell: Arc<OwnedFd>,
+}
+
+fn queue() -> io::Result<(QueueEntrance, QueueExit)> {
+    let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let (sender, chunks) = mpsc::channel();
+    let entrance = QueueEntrance {
+        chunks: Some(sender),
+        bell: Arc::clone(&bell),
+    };
+    Ok((entrance, QueueExit { chunks, bell }))
+}
+
+impl QueueEntrance {
+    fn put(&self, bytes: Vec<u8>) {
+        if let Some(chunks) = &self.chunks {
+            // A thread only ends before its queue when it is cancelled.
+            let _ = chunks.send(bytes);
+        }
+        ring(&self.bell);
+    }
+}
+
+impl Drop for QueueEntrance {
+    fn drop(&mut self) {
+        self.chunks = None;
+        ring(&self.bell);
+    }
+}
+
+fn ring(bell: &OwnedFd) {
+    // It can only fail where the counter is full, which rings as well.
+    let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -218,49 +268,118 @@ enum Wake {
     Cancelled,
 }
 
-/// The thread of one output stream. A reader that has gone is like one that takes everything: the
-/// guest is not told, and the workload is not held up.
+/// The thread of one output stream.
 fn write_all(
     stream: StandardStream,
     descriptor: OwnedFd,
-    queue: &mpsc::Receiver<Vec<u8>>,
+    queue: &QueueExit,
     cancel: &OwnedFd,
     events: &UnboundedSender<PumpEvent>,
 ) {
     let mut sink = Some(Waitless::new(descriptor, OFlags::WRONLY));
-    for chunk in queue {
-        let mut rest = chunk.as_slice();
-        while let (Some(target), false) = (&sink, rest.is_empty()) {
-            if !matches!(target, Waitless::Plain(_))
-                && target.wait(PollFlags::OUT, cancel) == Wake::Cancelled
-            {
-                return;
-            }
-            match target.write(rest) {
-                Ok(written) => {
-                    rest = rest.get(written..).unwrap_or_default();
-                    let told = events.send(PumpEvent::Written {
-                        stream,
-                        bytes: written,
-                    });
-                    if told.is_err() {
-                        return;
-                    }
-                }
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(_) => sink = None,
-            }
-        }
-        if !rest.is_empty() {
-            let bytes = rest.len();
-            if events.send(PumpEvent::Written { stream, bytes }).is_err() {
-                return;
-            }
+    loop {
+        let written = match queue.chunks.try_recv() {
+            Ok(chunk) => write_chunk(stream, &chunk, &mut sink, cancel, events),
+            Err(TryRecvError::Empty) => wait_for_more(stream, queue, &mut sink, cancel, events),
+            Err(TryRecvError::Disconnected) => break,
+        };
+        if written == Thread::Ends {
+            return;
         }
     }
     // The descriptor is closed before anybody hears of it.
     drop(sink);
     let _ = events.send(PumpEvent::OutputDone(stream));
+}
+
+/// Whether a thread goes on.
+#[derive(PartialEq, Eq)]
+enum Thread {
+    GoesOn,
+    /// It was cancelled, or nobody listens to it any more.
+    Ends,
+}
+
+/// Says something to the conversation.
+fn tell(events: &UnboundedSender<PumpEvent>, event: PumpEvent) -> Thread {
+    match events.send(event) {
+        Ok(()) => Thread::GoesOn,
+        Err(_) => Thread::Ends,
+    }
+}
+
+/// Writes all of a chunk, or discards what has no reader any more.
+fn write_chunk(
+    stream: StandardStream,
+    chunk: &[u8],
+    sink: &mut Option<Waitless>,
+    cancel: &OwnedFd,
+    events: &UnboundedSender<PumpEvent>,
+) -> Thread {
+    let mut rest = chunk;
+    while let (Some(target), false) = (&*sink, rest.is_empty()) {
+        if !matches!(target, Waitless::Plain(_))
+            && target.wait(PollFlags::OUT, cancel) == Wake::Cancelled
+        {
+            return Thread::Ends;
+        }
+        let event = match target.write(rest) {
+            Ok(bytes) => {
+                rest = rest.get(bytes..).unwrap_or_default();
+                PumpEvent::Written { stream, bytes }
+            }
+            Err(Errno::AGAIN | Errno::INTR) => continue,
+            Err(_) => {
+                *sink = None;
+                PumpEvent::ReaderGone(stream)
+            }
+        };
+        if tell(events, event) == Thread::Ends {
+            return Thread::Ends;
+        }
+    }
+    if rest.is_empty() {
+        return Thread::GoesOn;
+    }
+    let bytes = rest.len();
+    tell(events, PumpEvent::Written { stream, bytes })
+}
+
+/// Waits for the queue, and notices meanwhile when the reader goes: the next byte that the workload
+/// writes should already meet a closed pipe.
+fn wait_for_more(
+    stream: StandardStream,
+    queue: &QueueExit,
+    sink: &mut Option<Waitless>,
+    cancel: &OwnedFd,
+    events: &UnboundedSender<PumpEvent>,
+) -> Thread {
+    let mut polled = vec![
+        PollFd::new(&queue.bell, PollFlags::IN),
+        PollFd::new(cancel, PollFlags::IN),
+    ];
+    if let Some(target) = &*sink {
+        // Asked for nothing, poll(2) still tells of an error and of a reader that has gone.
+        let descriptor = target.descriptor();
+        polled.push(PollFd::from_borrowed_fd(descriptor, PollFlags::empty()));
+    }
+    let polled_well = poll(&mut polled, None);
+    let woken = |at: usize| polled.get(at).is_some_and(|one| !one.revents().is_empty());
+    let (rung, cancelled, gone) = (woken(0), woken(1), woken(2));
+    match polled_well {
+        Ok(_) if !cancelled => {}
+        Err(Errno::INTR) => return Thread::GoesOn,
+        Ok(_) | Err(_) => return Thread::Ends,
+    }
+    if rung {
+        // Before the queue is looked at, so that no ring is lost.
+        let _ = rustix::io::read(&queue.bell, &mut [0_u8; 8]);
+    }
+    if gone {
+        *sink = None;
+        return tell(events, PumpEvent::ReaderGone(stream));
+    }
+    Thread::GoesOn
 }
 
 /// The thread of standard input.
@@ -394,23 +513,35 @@ mod tests {
         {}
     }
 
+    /// Pumps whose standard output is this.
+    fn pumps_to(
+        stdout: impl Into<OwnedFd>,
+    ) -> (
+        Pumps,
+        tokio::sync::mpsc::UnboundedReceiver<PumpEvent>,
+        io::PipeReader,
+    ) {
+        let (stdin, _) = io::pipe().unwrap();
+        let (others, stderr) = io::pipe().unwrap();
+        let (sender, events) = tokio::sync::mpsc::unbounded_channel();
+        let streams = Streams {
+            stdin: stdin.into(),
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+        };
+        (Pumps::start(streams, &sender).unwrap(), events, others)
+    }
+
     #[tokio::test]
-    async fn output_without_a_reader_counts_as_taken() {
-        let (stdin, _writer) = io::pipe().unwrap();
+    async fn output_without_a_reader_counts_as_taken_after_that_was_told() {
         let (reader, stdout) = io::pipe().unwrap();
         drop(reader);
-        let stderr = stdout.try_clone().unwrap();
-        let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
-        let pumps = Pumps::start(
-            Streams {
-                stdin: stdin.into(),
-                stdout: stdout.into(),
-                stderr: stderr.into(),
-            },
-            &sender,
-        )
-        .unwrap();
+        let (pumps, mut events, _stderr) = pumps_to(stdout);
         pumps.output(StandardStream::Stdout, vec![0; 9]);
+        assert!(matches!(
+            next(&mut events).await,
+            PumpEvent::ReaderGone(StandardStream::Stdout)
+        ));
         assert!(matches!(
             next(&mut events).await,
             PumpEvent::Written {
@@ -418,5 +549,30 @@ mod tests {
                 bytes: 9
             }
         ));
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_goes_is_noticed_although_nothing_is_written() {
+        let (reader, stdout) = io::pipe().unwrap();
+        let (peer, socket) = std::os::unix::net::UnixStream::pair().unwrap();
+        for (reader, stdout) in [
+            (OwnedFd::from(reader), OwnedFd::from(stdout)),
+            (peer.into(), socket.into()),
+        ] {
+            let (mut pumps, mut events, _stderr) = pumps_to(stdout);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert!(events.try_recv().is_err(), "the reader is still there");
+            drop(reader);
+            assert!(matches!(
+                next(&mut events).await,
+                PumpEvent::ReaderGone(StandardStream::Stdout)
+            ));
+            pumps.end_output();
+            // Told once: what follows are the ends.
+            for _ in 0..2 {
+                let event = next(&mut events).await;
+                assert!(matches!(event, PumpEvent::OutputDone(_)), "{event:?}");
+            }
+        }
     }
 }

@@ -1,6 +1,10 @@
 //! What a user does with machines.
 
-use std::{io::Write as _, process::Stdio, time::Duration};
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use cellos_testkit::require;
 
@@ -94,6 +98,30 @@ fn streams_pass_unharmed_and_a_slow_reader_holds_nothing_up() {
     assert_eq!(output.status.code(), Some(0), "{:?}", output.stderr);
     assert!(output.stdout == input, "{} bytes", output.stdout.len());
     assert_eq!(output.stderr, b"aside\nend\n");
+    machines.assert_nothing_left();
+}
+
+#[test]
+fn a_reader_that_goes_ends_a_command_that_writes_as_on_a_host() {
+    require!("machines", available());
+    let machines = Machines::new();
+    let mut child = machines
+        .run(&["--quiet", "--ttl", "120s", "--", "yes"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    // The reader was dropped with its line.
+    let gone = Instant::now();
+    assert_eq!(line, "y\n");
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 13));
+    assert!(gone.elapsed() < Duration::from_secs(30), "{gone:?}");
+    let destroyed = machines.log().data("destroyed").clone();
+    assert_eq!(destroyed["signal"], 13, "{destroyed}");
+    assert_eq!(destroyed["terminalState"], "clean", "{destroyed}");
     machines.assert_nothing_left();
 }
 
