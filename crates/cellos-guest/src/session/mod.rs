@@ -10,6 +10,7 @@ mod orders;
 mod passing;
 mod streams;
 mod telemetry;
+mod thrashing;
 
 use std::{
     io,
@@ -27,8 +28,10 @@ use rustix::{
     io::Errno,
 };
 
-use self::{cell::Stage, launcher_client::LauncherClient};
-pub use self::{launcher_client::LauncherError, streams::INPUT_CREDIT_BYTES};
+use self::{cell::Stage, launcher_client::LauncherClient, thrashing::ThrashingWatch};
+pub use self::{
+    launcher_client::LauncherError, streams::INPUT_CREDIT_BYTES, thrashing::THRASHING_PATIENCE,
+};
 use crate::machine::Surroundings;
 
 /// How long what an ended cell wrote is kept for a host that takes none of it. Each time that it
@@ -115,6 +118,7 @@ struct Session {
     surroundings: Surroundings,
     stage: Stage,
     next_heartbeat: Instant,
+    thrashing: ThrashingWatch,
     buffer: Vec<u8>,
 }
 
@@ -145,6 +149,7 @@ impl Session {
             stream,
             surroundings,
             stage: Stage::None,
+            thrashing: ThrashingWatch::default(),
             buffer: vec![0; MAX_CHUNK_BYTES],
         })
     }
@@ -225,6 +230,9 @@ impl Session {
             return Ok(());
         }
         self.next_heartbeat = now + self.end.heartbeat_interval();
+        if let Some(cgroup) = self.stage.cgroup() {
+            self.thrashing.look(cgroup, now);
+        }
         match self.end.telemetry(telemetry::of_cell(self.stage.cgroup())) {
             // What waits to be written says as well that this end is there.
             Ok(()) | Err(SendError::Backlog { .. }) => Ok(()),

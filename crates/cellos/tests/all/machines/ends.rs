@@ -30,6 +30,49 @@ fn a_command_that_takes_too_much_memory_is_killed_and_told_so() {
 }
 
 #[test]
+fn memory_without_a_file_ends_the_same_way_with_and_without_a_declared_limit() {
+    require!("machines", available());
+    for (flags, limit_bytes) in [(&["--memory", "64M"][..], 64 << 20), (&[], 256 << 20)] {
+        let machines = Machines::new();
+        // It keeps the last line, which has no end.
+        let output = machines
+            .shell(flags, "tail /dev/zero; echo survived")
+            .output()
+            .unwrap();
+        assert_eq!(stdout(&output, 128 + 9), "");
+        let destroyed = machines.log().data("destroyed").clone();
+        let hit = &destroyed["limitsHit"][0];
+        assert_eq!(hit["kind"], "memory", "{destroyed}");
+        assert_eq!(hit["limitBytes"], limit_bytes, "{destroyed}");
+        machines.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_command_that_forks_without_end_meets_its_deadline() {
+    require!("machines", available());
+    let machines = Machines::new();
+    let output = machines
+        .run(&[
+            "--ttl",
+            "120s",
+            "--timeout",
+            "10s",
+            "--",
+            "sh",
+            "-c",
+            "bomb() { bomb | bomb & }; bomb 2>/dev/null; sleep 600",
+        ])
+        .output()
+        .unwrap();
+    stdout(&output, 124);
+    let destroyed = machines.log().data("destroyed").clone();
+    assert_eq!(destroyed["reason"], "timeout_exceeded", "{destroyed}");
+    assert_eq!(destroyed["residue"]["found"], serde_json::json!([]));
+    machines.assert_nothing_left();
+}
+
+#[test]
 fn a_deadline_ends_the_command_and_the_machine() {
     require!("machines", available());
     let machines = Machines::new();
