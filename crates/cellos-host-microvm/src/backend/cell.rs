@@ -121,10 +121,7 @@ impl Cell {
                 .stop(how)
                 .await
                 .map_err(|error| self.error(&error)),
-            Guest::Published(cell) => {
-                cell.stop(how).await;
-                Ok(())
-            }
+            Guest::Published(cell) => cell.stop(how).await.map_err(|error| self.error(&error)),
         }
     }
 

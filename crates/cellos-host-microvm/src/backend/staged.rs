@@ -15,9 +15,9 @@ use crate::{
     process,
     session::{
         Fate,
-        published::{self, Staged},
+        published::{self, Asked, Staged},
     },
-    vmm,
+    vmm::{self, VmmError},
 };
 
 pub(super) struct StagedCell {
@@ -40,6 +40,7 @@ struct Running {
     started: Option<u64>,
     since: Instant,
     listener: AbortHandle,
+    asked: Arc<Asked>,
 }
 
 impl StagedCell {
@@ -75,8 +76,10 @@ impl StagedCell {
         *released = Released::Yes;
         let (machine, key) = published::boot(&self.staged).await?;
         let pid = machine.pid();
+        let asked = Arc::new(Asked::default());
         let listener = tokio::spawn(published::listen(
             Arc::clone(&machine),
+            Arc::clone(&asked),
             self.staged.plan.document.spec.id.clone(),
             key,
             self.staged.backstop,
@@ -87,20 +90,41 @@ impl StagedCell {
             machine,
             since: Instant::now(),
             listener: listener.abort_handle(),
+            asked,
         });
         Ok(pid)
     }
 
-    /// Such a guest takes no requests: it is left alone until it is killed.
-    pub(super) async fn stop(&self, how: StopSignal) {
-        let Some((machine, since)) = self
-            .running()
-            .as_ref()
-            .filter(|_| how == StopSignal::Kill)
-            .map(|running| (Arc::clone(&running.machine), running.since))
-        else {
-            return;
+    /// Asks the guest to end as far as the published contract has a way, or kills its machine.
+    ///
+    /// # Errors
+    /// [`VmmError`] when nobody could be asked, so that nobody waits for an answer.
+    pub(super) async fn stop(&self, how: StopSignal) -> Result<(), VmmError> {
+        let running = self.running().as_ref().map(|running| {
+            let (machine, asked) = (&running.machine, &running.asked);
+            (Arc::clone(machine), Arc::clone(asked), running.since)
+        });
+        let Some((machine, asked, since)) = running else {
+            return Ok(());
         };
+        match how {
+            StopSignal::Terminate => {
+                // Before its end can be seen, which would be taken for a crash.
+                asked.note();
+                let answered = machine.ask_to_end().await;
+                if answered.is_err() {
+                    asked.withdraw();
+                }
+                answered
+            }
+            StopSignal::Kill => {
+                self.kill(&*machine, since).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn kill(&self, machine: &dyn vmm::Machine, since: Instant) {
         let killed = published::ended_with(WorkloadEnd::Signalled { signal: 9 }, since.elapsed());
         // Before its end is seen, which would be taken for a crash. An end that is known stays.
         self.fate.send_if_modified(|known| {

@@ -731,14 +731,32 @@ async fn a_published_guest_that_only_forges_is_told_as_such_and_one_that_dies_to
     assert_eq!(setup.backend.loss("dies"), Some(Loss::MachineCrashed));
     setup.destroy(&handle).await;
 
-    let handle = setup.start("killed", &["exit", "42"]).await;
-    soon(setup.backend.stop("killed", StopSignal::Terminate))
+    let handle = setup.start("asked", &["exit", "42"]).await;
+    soon(setup.backend.stop("asked", StopSignal::Terminate))
         .await
         .unwrap();
+    assert_eq!(setup.end("asked").await, Ok(128 + 15));
+    assert_eq!(setup.backend.loss("asked"), None);
+    setup.destroy(&handle).await;
+
+    let handle = setup.start("killed", &["exit", "42"]).await;
     soon(setup.backend.stop("killed", StopSignal::Kill))
         .await
         .unwrap();
     assert_eq!(setup.end("killed").await, Ok(137));
+    setup.destroy(&handle).await;
+}
+
+#[tokio::test]
+async fn a_published_guest_that_cannot_be_asked_to_end_is_not_waited_for() {
+    let setup = setup_published(Guest::Works);
+    let handle = setup.start("mute", &["exit", "42"]).await;
+    let asked = soon(setup.backend.stop("mute", StopSignal::Terminate)).await;
+    assert!(asked.unwrap_err().to_string().contains("press keys"));
+    soon(setup.backend.stop("mute", StopSignal::Kill))
+        .await
+        .unwrap();
+    assert_eq!(setup.end("mute").await, Ok(137));
     setup.destroy(&handle).await;
 }
 

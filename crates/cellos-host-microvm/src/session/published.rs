@@ -2,7 +2,10 @@
 //! all it says is one frame of 36 bytes with its exit code.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -40,6 +43,29 @@ const FRAME_BOUND: Duration = Duration::from_secs(2);
 
 /// Connections that are looked at. An init needs one; the others are the workload's.
 const MAX_ATTEMPTS: u32 = 32;
+
+/// What a command that was asked to end ended by (signal(7)).
+const SIGTERM: i32 = 15;
+
+/// Whether a guest was asked to end.
+#[derive(Debug, Default)]
+pub(crate) struct Asked(AtomicBool);
+
+impl Asked {
+    /// It is asked now.
+    pub(crate) fn note(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Nobody could be asked after all.
+    pub(crate) fn withdraw(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+
+    fn whether(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
 
 /// A cell that waits for its release to be booted.
 pub(crate) struct Staged {
@@ -102,6 +128,7 @@ pub(crate) async fn boot(
 /// Waits for the exit frame, and tells the fate.
 pub(crate) async fn listen(
     machine: Arc<dyn vmm::Machine>,
+    asked: Arc<Asked>,
     cell_id: String,
     key: SessionKey,
     backstop: Option<Instant>,
@@ -116,7 +143,12 @@ pub(crate) async fn listen(
     };
     let told = tokio::select! {
         told = frame(&*machine, &cell_id, &key, begun) => told,
-        end = machine.ended() => Fate::Lost(ended(end)),
+        end = machine.ended() => if asked.whether() {
+            // A guest's kernel that restarts before its init could say more.
+            ended_with(WorkloadEnd::Signalled { signal: SIGTERM }, begun.elapsed())
+        } else {
+            Fate::Lost(ended(end))
+        },
         () = ends => {
             // What is left of it is told by whoever destroys the cell.
             let _ = machine.remove().await;

@@ -114,6 +114,13 @@ pub(crate) trait Machine: Send + Sync {
     /// nothing that a terminal would act on.
     fn console_tail(&self) -> String;
 
+    /// Asks a guest that takes no requests over a bridge to end, as the keys Ctrl, Alt and Del do: its
+    /// kernel restarts, which ends the machine, or tells its init.
+    ///
+    /// # Errors
+    /// [`VmmError`] when the monitor has no keyboard or does not answer: nobody was asked.
+    async fn ask_to_end(&self) -> Result<(), VmmError>;
+
     /// Pauses a parked machine and writes it to files in its folder; the machine ends by that.
     ///
     /// # Errors

@@ -169,6 +169,7 @@ impl Driver for ScriptedDriver {
             kill: kill_sender,
             script,
             folder: order.folder.to_owned(),
+            guest,
         }))
     }
 
@@ -193,6 +194,7 @@ struct ScriptedMachine {
     kill: watch::Sender<bool>,
     script: AbortHandle,
     folder: PathBuf,
+    guest: Guest,
 }
 
 #[async_trait]
@@ -220,6 +222,20 @@ impl Machine for ScriptedMachine {
 
     fn console_tail(&self) -> String {
         "last words".to_owned()
+    }
+
+    async fn ask_to_end(&self) -> Result<(), VmmError> {
+        match self.guest {
+            // As a kernel does whose init has not switched that off.
+            Guest::SilentFromTheStart => {
+                self.kill.send_replace(true);
+                Ok(())
+            }
+            _ => Err(VmmError::Unsupported {
+                monitor: "script",
+                what: "press keys",
+            }),
+        }
     }
 
     async fn snapshot(&self) -> Result<Snapshot, VmmError> {

@@ -25,7 +25,7 @@ use super::{
     ids::IdLease,
     jail::{self, MEMORY, PROGRAM, Place, STATE},
     process::{self, Process},
-    requests::{Call, InstanceState, SnapshotCreate, SnapshotType, VmState},
+    requests::{Action, ActionType, Call, InstanceState, SnapshotCreate, SnapshotType, VmState},
     stage::{self, Reader, Use},
     version::{RESTORES, Version},
 };
@@ -280,6 +280,13 @@ impl Machine for FirecrackerMachine {
     fn console_tail(&self) -> String {
         let process = self.process.as_ref();
         process.map_or_else(String::new, |process| process.output().tail())
+    }
+
+    async fn ask_to_end(&self) -> Result<(), VmmError> {
+        self.call(&Action {
+            action_type: ActionType::SendCtrlAltDel,
+        })
+        .await
     }
 
     async fn snapshot(&self) -> Result<Snapshot, VmmError> {

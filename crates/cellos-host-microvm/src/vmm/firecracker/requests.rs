@@ -80,6 +80,8 @@ pub(crate) struct Action {
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) enum ActionType {
     InstanceStart,
+    /// Of x86 alone; elsewhere Firecracker refuses it.
+    SendCtrlAltDel,
 }
 
 /// `PATCH /vm`.
@@ -275,6 +277,10 @@ mod tests {
             action_type: ActionType::InstanceStart,
         };
         assert_eq!(json(&start), r#"{"action_type":"InstanceStart"}"#);
+        let keys = Action {
+            action_type: ActionType::SendCtrlAltDel,
+        };
+        assert_eq!(json(&keys), r#"{"action_type":"SendCtrlAltDel"}"#);
         assert_eq!(
             json(&VmState {
                 state: InstanceState::Paused

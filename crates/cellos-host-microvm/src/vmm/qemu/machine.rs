@@ -71,6 +71,13 @@ impl Machine for QemuMachine {
         self.monitor.console()
     }
 
+    async fn ask_to_end(&self) -> Result<(), VmmError> {
+        Err(VmmError::Unsupported {
+            monitor: NAME,
+            what: "press keys on a microvm, which has no keyboard",
+        })
+    }
+
     async fn snapshot(&self) -> Result<Snapshot, VmmError> {
         Err(VmmError::Unsupported {
             monitor: NAME,
