@@ -187,10 +187,18 @@ impl Listed {
                 });
             }
         };
-        let none = TrustVerifyKeys::default();
-        let (keys, unsigned) = match &config.trust {
-            ManifestTrust::Keys(keys) => (keys, Unsigned::Refuse),
-            ManifestTrust::Unsigned => (&none, Unsigned::Allow),
+        let (no_keys, none_revoked) = (TrustVerifyKeys::default(), RevokedKids::default());
+        let trust = match &config.trust {
+            ManifestTrust::Keys { keys, revoked } => vm_manifest::ManifestTrust {
+                keys,
+                revoked,
+                unsigned: Unsigned::Refuse,
+            },
+            ManifestTrust::Unsigned => vm_manifest::ManifestTrust {
+                keys: &no_keys,
+                revoked: &none_revoked,
+                unsigned: Unsigned::Allow,
+            },
         };
         let file = |what, path: &Path, source| ArtifactError::File {
             what,
@@ -213,11 +221,6 @@ impl Listed {
             Ok(text) => Some(text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(source) => return Err(file("manifest signature", &signature_path, source)),
-        };
-        let trust = vm_manifest::ManifestTrust {
-            keys,
-            revoked: &RevokedKids::default(),
-            unsigned,
         };
         match vm_manifest::verify(&text, signature.as_deref(), &trust) {
             Ok(verified) => Ok(Self {
@@ -297,7 +300,7 @@ fn bounded(path: &Path, max: usize) -> io::Result<Vec<u8>> {
 pub(crate) mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use cellos_core::signing::{Signer, SoftwareSigner};
+    use cellos_core::signing::{RevocationListV1, Signer, SoftwareSigner};
     use sha2::{Digest, Sha256};
 
     use super::*;
@@ -380,11 +383,13 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut config = bundle(folder.path());
         let signer = SoftwareSigner::from_seed("builder", [7; 32]);
-        config.trust = ManifestTrust::Keys(
-            [("builder".to_owned(), signer.verifying_key())]
+        let trust = |revoked| ManifestTrust::Keys {
+            keys: [("builder".to_owned(), signer.verifying_key())]
                 .into_iter()
                 .collect(),
-        );
+            revoked,
+        };
+        config.trust = trust(RevokedKids::default());
         assert!(matches!(
             open(&config, &fresh()),
             Err(ArtifactError::Manifest {
@@ -396,6 +401,15 @@ pub(crate) mod tests {
         let signature = vm_manifest::sign(&manifest, &signer).unwrap();
         fs::write(folder.path().join("manifest.sig"), signature).unwrap();
         open(&config, &fresh()).unwrap();
+
+        let list = r#"{"schemaVersion":"1.0.0","revocationEpoch":1,"revocations":
+            [{"kid":"builder","revokedAt":"2026-01-01T00:00:00Z","reason":"lost"}]}"#;
+        config.trust = trust(RevocationListV1::parse(list.as_bytes()).unwrap().kids());
+        let refused = open(&config, &fresh()).unwrap_err().to_string();
+        assert!(
+            refused.contains("\"builder\", which is revoked"),
+            "{refused}"
+        );
     }
 
     #[test]

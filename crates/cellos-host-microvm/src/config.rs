@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cellos_core::signing::TrustVerifyKeys;
+use cellos_core::signing::{RevokedKids, TrustVerifyKeys};
 
 /// Settings of the backend. Nothing in it comes from a document.
 #[derive(Debug, Clone)]
@@ -46,7 +46,12 @@ pub enum BootFiles {
 #[derive(Debug, Clone)]
 pub enum ManifestTrust {
     /// By one of these keys.
-    Keys(TrustVerifyKeys),
+    Keys {
+        /// The trusted keys.
+        keys: TrustVerifyKeys,
+        /// Ids of those that do not count any more, whenever they signed.
+        revoked: RevokedKids,
+    },
     /// Nobody: the operator said so in as many words, or the manifest is a published one, which
     /// knows no signature. Digests are compared all the same.
     Unsigned,

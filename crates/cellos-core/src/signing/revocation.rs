@@ -73,15 +73,24 @@ impl RevocationListV1 {
         payload: &VerifiedTrustPayload,
         anchor: EpochAnchor,
     ) -> Result<(Self, EpochAnchor), RevocationError> {
-        let bytes = payload.expect_type(TrustPayloadType::Revocation)?;
-        let list: Self = strict_json::from_slice(bytes)?;
+        let list = Self::parse(payload.expect_type(TrustPayloadType::Revocation)?)?;
+        let anchor = anchor.advance(list.revocation_epoch)?;
+        Ok((list, anchor))
+    }
+
+    /// Reads a list as it is, without an envelope: a file of the operator that is believed because of
+    /// where it lies, as the keyring beside it is. Nothing here knows an older list from a newer one.
+    ///
+    /// # Errors
+    /// [`RevocationError::Unreadable`] and [`RevocationError::SchemaVersion`].
+    pub fn parse(text: &[u8]) -> Result<Self, RevocationError> {
+        let list: Self = strict_json::from_slice(text)?;
         if list.schema_version != SUPPORTED_SCHEMA_VERSION {
             return Err(RevocationError::SchemaVersion {
                 found: list.schema_version,
             });
         }
-        let anchor = anchor.advance(list.revocation_epoch)?;
-        Ok((list, anchor))
+        Ok(list)
     }
 
     /// The ids of the revoked keys.

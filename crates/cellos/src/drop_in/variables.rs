@@ -374,6 +374,10 @@ pub(crate) const VARIABLES: &[Variable] = &[
         Used("public keys that its manifest may be signed with"),
     ),
     variable(
+        "CELLOS_VM_REVOKED_KEYS",
+        Used("a list of those among them that do not count any more"),
+    ),
+    variable(
         "CELLOS_VM_ALLOW_UNSIGNED",
         Used("exactly `1`: boots what nobody signed; digests are compared all the same"),
     ),

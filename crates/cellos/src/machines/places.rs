@@ -12,6 +12,8 @@ pub(crate) struct Places {
     /// The public keys that its manifest may be signed with: `CELLOS_VM_TRUST_KEYS`, else
     /// `vm-keys/trusted.json` in the state folder.
     pub(crate) trusted_keys: PathBuf,
+    /// The keys among them that do not count any more: `CELLOS_VM_REVOKED_KEYS`, else none.
+    pub(crate) revoked_keys: Option<PathBuf>,
     /// The key that `cellos vm prepare` signs with: `vm-keys/signing.key` in the state folder.
     pub(crate) signing_key: PathBuf,
     /// Live machines: `CELLOS_VM_RUN_DIR`, else a short path that a restart of the host clears.
@@ -43,6 +45,7 @@ impl Places {
             bundle: path("CELLOS_VM_DIR").unwrap_or_else(|| state.join("vm")),
             trusted_keys: path("CELLOS_VM_TRUST_KEYS")
                 .unwrap_or_else(|| state.join("vm-keys/trusted.json")),
+            revoked_keys: path("CELLOS_VM_REVOKED_KEYS"),
             signing_key: state.join("vm-keys/signing.key"),
             run: path("CELLOS_VM_RUN_DIR").unwrap_or_else(|| match runtime {
                 Some(runtime) => runtime.join("cellos/vm"),

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cellos_core::signing::TrustVerifyKeys;
+use cellos_core::signing::{RevocationListV1, RevokedKids, TrustVerifyKeys};
 use cellos_host_microvm::{
     Accelerators, BootFiles, DriverChoice, FirecrackerConfig, Jail, ManifestTrust, MicrovmConfig,
     QemuConfig, RateLimits,
@@ -64,6 +64,9 @@ pub(crate) enum SettingError {
     /// The trusted keys cannot be read.
     #[error("the keys that may sign what machines boot from, {}: {why}; cellos vm prepare makes a key and a bundle", path.display())]
     Keys { path: PathBuf, why: String },
+    /// The list of revoked keys cannot be read.
+    #[error("CELLOS_VM_REVOKED_KEYS, {}: {why}", path.display())]
+    RevokedKeys { path: PathBuf, why: String },
 }
 
 /// Everything that is wrong with the settings.
@@ -386,12 +389,22 @@ impl Reader<'_> {
 
     fn trust(&mut self, places: &Places, boot: &BootFiles) -> ManifestTrust {
         let unsigned = self.exactly_one("CELLOS_VM_ALLOW_UNSIGNED");
-        let named = self.value("CELLOS_VM_TRUST_KEYS").is_some();
-        if unsigned == Switch::On && named {
-            self.errors.push(SettingError::Contradiction(
+        let keys_named = self.value("CELLOS_VM_TRUST_KEYS").is_some();
+        for (named, contradiction) in [
+            (
+                keys_named,
                 "CELLOS_VM_TRUST_KEYS and CELLOS_VM_ALLOW_UNSIGNED are mutually exclusive",
-            ));
+            ),
+            (
+                places.revoked_keys.is_some(),
+                "CELLOS_VM_REVOKED_KEYS and CELLOS_VM_ALLOW_UNSIGNED are mutually exclusive",
+            ),
+        ] {
+            if unsigned == Switch::On && named {
+                self.errors.push(SettingError::Contradiction(contradiction));
+            }
         }
+        let named = keys_named || places.revoked_keys.is_some();
         // Published manifests know no signature; where keys are named, one is demanded all the same.
         let needs_none =
             unsigned == Switch::On || (matches!(boot, BootFiles::Published { .. }) && !named);
@@ -403,13 +416,35 @@ impl Reader<'_> {
             .map_err(|error| error.to_string())
             .and_then(|text| TrustVerifyKeys::parse(&text).map_err(|error| error.to_string()));
         match keys {
-            Ok(keys) => ManifestTrust::Keys(keys),
+            Ok(keys) => ManifestTrust::Keys {
+                keys,
+                revoked: self.revoked(places),
+            },
             Err(why) => {
                 self.errors.push(SettingError::Keys {
                     path: path.clone(),
                     why,
                 });
                 ManifestTrust::Unsigned
+            }
+        }
+    }
+
+    fn revoked(&mut self, places: &Places) -> RevokedKids {
+        let Some(path) = &places.revoked_keys else {
+            return RevokedKids::default();
+        };
+        let list = std::fs::read(path)
+            .map_err(|error| error.to_string())
+            .and_then(|text| RevocationListV1::parse(&text).map_err(|error| error.to_string()));
+        match list {
+            Ok(list) => list.kids(),
+            Err(why) => {
+                self.errors.push(SettingError::RevokedKeys {
+                    path: path.clone(),
+                    why,
+                });
+                RevokedKids::default()
             }
         }
     }
@@ -440,6 +475,7 @@ mod tests {
         let places = Places {
             bundle: "/bundle".into(),
             trusted_keys: keys,
+            revoked_keys: lookup("CELLOS_VM_REVOKED_KEYS").map(PathBuf::from),
             signing_key: "/nowhere".into(),
             run: "/run/x".into(),
         };
@@ -455,7 +491,7 @@ mod tests {
     fn without_settings_qemu_boots_the_bundle_that_was_prepared() {
         let config = read(&[("CELLOS_QEMU_BINARY", "/opt/qemu")]).unwrap();
         assert!(matches!(&config.boot, BootFiles::Bundle(path) if path == Path::new("/bundle")));
-        assert!(matches!(config.trust, ManifestTrust::Keys(_)));
+        assert!(matches!(config.trust, ManifestTrust::Keys { .. }));
         let DriverChoice::Qemu(qemu) = config.driver else {
             panic!("not qemu");
         };
@@ -536,11 +572,53 @@ mod tests {
     }
 
     #[test]
+    fn revoked_keys_are_read_from_a_list_and_a_list_that_cannot_be_read_stops_everything() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("revoked.json");
+        let with = |more: &[(&'static str, &'static str)]| {
+            let revoked = ("CELLOS_VM_REVOKED_KEYS", path.to_str().unwrap());
+            let mut values = vec![("CELLOS_QEMU_BINARY", "/q"), revoked];
+            values.extend(more);
+            read(&values)
+        };
+        let refused = with(&[]).unwrap_err();
+        assert!(refused.contains("CELLOS_VM_REVOKED_KEYS, "), "{refused}");
+        std::fs::write(&path, "[]").unwrap();
+        let refused = with(&[]).unwrap_err();
+        assert!(
+            refused.contains("revocation list is unreadable"),
+            "{refused}"
+        );
+        let list = r#"{"schemaVersion":"1.0.0","revocationEpoch":3,"revocations":
+            [{"kid":"old","revokedAt":"2026-01-01T00:00:00Z","reason":"lost"}]}"#;
+        std::fs::write(&path, list).unwrap();
+        let ManifestTrust::Keys { revoked, .. } = with(&[]).unwrap().trust else {
+            panic!("unsigned");
+        };
+        assert!(revoked.contains("old") && !revoked.contains("new"));
+        let refused = with(&[("CELLOS_VM_ALLOW_UNSIGNED", "1")]).unwrap_err();
+        assert!(refused.contains("mutually exclusive"), "{refused}");
+        // A published manifest has to be signed where somebody thinks of its signers.
+        let published = with(&[
+            FIRECRACKER,
+            JAILER,
+            KERNEL,
+            ROOTFS,
+            ("CELLOS_FIRECRACKER_MANIFEST", "/m"),
+        ]);
+        assert!(matches!(
+            published.unwrap().trust,
+            ManifestTrust::Keys { .. }
+        ));
+    }
+
+    #[test]
     fn keys_that_cannot_be_read_say_how_to_make_some() {
         let lookup = |name: &str| (name == "CELLOS_QEMU_BINARY").then(|| OsString::from("/q"));
         let places = Places {
             bundle: "/bundle".into(),
             trusted_keys: "/nowhere/keys.json".into(),
+            revoked_keys: None,
             signing_key: "/nowhere".into(),
             run: "/run/x".into(),
         };

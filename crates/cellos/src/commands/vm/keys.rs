@@ -178,6 +178,7 @@ mod tests {
         Places {
             bundle: folder.join("vm"),
             trusted_keys: folder.join("keys/trusted.json"),
+            revoked_keys: None,
             signing_key: folder.join("keys/signing.key"),
             run: folder.join("run"),
         }

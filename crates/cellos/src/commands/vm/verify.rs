@@ -3,7 +3,7 @@
 use std::{io::Write as _, path::PathBuf};
 
 use cellos_core::{
-    signing::{RevokedKids, TrustVerifyKeys},
+    signing::{RevocationListV1, RevokedKids, TrustVerifyKeys},
     vm_manifest::{ManifestTrust, Unsigned},
 };
 use cellos_vm_image::open_bundle;
@@ -20,6 +20,9 @@ pub(crate) struct VerifyArgs {
     /// CELLOS_VM_TRUST_KEYS]
     #[arg(long, value_name = "FILE")]
     keys: Option<PathBuf>,
+    /// A list of revoked keys [default: CELLOS_VM_REVOKED_KEYS, or none]
+    #[arg(long, value_name = "FILE")]
+    revoked: Option<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +36,16 @@ enum KeyringError {
     Parse {
         path: PathBuf,
         source: cellos_core::signing::KeyFileError,
+    },
+    #[error("the revoked keys cannot be read: {}", path.display())]
+    RevokedIo {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{} is no list of revoked keys", path.display())]
+    RevokedParse {
+        path: PathBuf,
+        source: cellos_core::signing::RevocationError,
     },
 }
 
@@ -53,7 +66,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
     })?;
     let trust = ManifestTrust {
         keys: &keys,
-        revoked: &RevokedKids::default(),
+        revoked: &revoked(args, &places)?,
         unsigned: Unsigned::Refuse,
     };
     let folder = args.dir.as_ref().unwrap_or(&places.bundle);
@@ -72,4 +85,23 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
         writeln!(out, "signed by {kid}")?;
     }
     Ok(Exit::Success)
+}
+
+fn revoked(args: &VerifyArgs, places: &Places) -> Result<RevokedKids, Failure> {
+    let Some(path) = args.revoked.as_ref().or(places.revoked_keys.as_ref()) else {
+        return Ok(RevokedKids::default());
+    };
+    let text = std::fs::read(path).map_err(|source| {
+        Failure::call(KeyringError::RevokedIo {
+            path: path.clone(),
+            source,
+        })
+    })?;
+    let list = RevocationListV1::parse(&text).map_err(|source| {
+        Failure::call(KeyringError::RevokedParse {
+            path: path.clone(),
+            source,
+        })
+    })?;
+    Ok(list.kids())
 }

@@ -82,6 +82,55 @@ fn a_manifest_that_nobody_known_signed_is_refused() {
 }
 
 #[test]
+fn a_bundle_that_a_revoked_key_signed_is_refused_by_the_keys_name() {
+    require!("machines", available());
+    let machines = Machines::new();
+    let signature = std::fs::read(bundle().unwrap().join("manifest.sig")).unwrap();
+    let signature: serde_json::Value = serde_json::from_slice(&signature).unwrap();
+    let kid = signature["signerKid"].as_str().unwrap();
+    let list = |kid: &str| {
+        serde_json::json!({
+            "schemaVersion": "1.0.0",
+            "revocationEpoch": 1,
+            "revocations":
+                [{"kid": kid, "revokedAt": "2026-01-01T00:00:00Z", "reason": "lost"}],
+        })
+        .to_string()
+    };
+    let revoked = machines.place.file("revoked.json", list(kid));
+    let says_so = format!("{kid:?}, which is revoked");
+    let output = machines
+        .shell(&[], "true")
+        .env("CELLOS_VM_REVOKED_KEYS", &revoked)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(&says_so), "{said}");
+    machines.log().none("started");
+    machines.assert_nothing_left();
+
+    let flags = ["vm", "verify", "--revoked", revoked.to_str().unwrap()];
+    let by_variable = ["vm", "verify"];
+    for arguments in [&flags[..], &by_variable] {
+        let output = machines
+            .cellos(arguments)
+            .env("CELLOS_VM_REVOKED_KEYS", &revoked)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(&says_so), "{said}");
+        assert!(!output.status.success());
+    }
+    let another = machines.place.file("revoked.json", list("another"));
+    let output = machines
+        .cellos(&["vm", "verify", "--revoked", another.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[test]
 fn what_a_machine_cannot_give_is_refused_by_name() {
     require!("machines", available());
     let machines = Machines::new();
