@@ -2,12 +2,21 @@
 
 use std::time::Duration;
 
+use cellos_core::ports::workload::WorkloadEnd;
+
 use super::{FileRefusedBody, InputCreditBody, OutputClosedBody, OutputCreditBody, TerminateBody};
 use crate::{
     BodyProblem, Config, Exit, Fetch, FileEnd, Hello, MAX_CREDIT_BYTES, MAX_HEARTBEAT_INTERVAL,
     MAX_PATH_BYTES, MAX_TEXT_BYTES, MIN_HEARTBEAT_INTERVAL, NotStarted, Ready, Refused,
     StandardStream, Started, Telemetry,
 };
+
+/// Largest number of a signal on Linux, `SIGRTMAX` of signal(7).
+const MAX_SIGNAL: i32 = 64;
+
+/// Longest time that a cell can have used: more than any has, and sums of such times are far from
+/// the end of the type.
+const MAX_USED_TIME: Duration = Duration::from_secs(1000 * 365 * 24 * 60 * 60);
 
 /// A value whose fields have bounds that its type does not show.
 pub(crate) trait Bounded {
@@ -20,9 +29,46 @@ pub(crate) trait Bounded {
 impl Bounded for Started {}
 impl Bounded for Telemetry {}
 impl Bounded for FileEnd {}
-impl Bounded for InputCreditBody {}
 impl Bounded for TerminateBody {}
-impl Bounded for Exit {}
+
+impl Bounded for InputCreditBody {
+    /// Credit of nothing could be given for ever, and each grant is something to keep.
+    fn check(&self) -> Result<(), BodyProblem> {
+        rule(self.bytes > 0, "bytes", "must be at least 1")
+    }
+}
+
+impl Bounded for Exit {
+    /// What an end can be on Linux, so that nobody who counts with it has to fear an overflow.
+    fn check(&self) -> Result<(), BodyProblem> {
+        match self.report.end {
+            WorkloadEnd::Exited { code } => rule(
+                (0..=255).contains(&code),
+                "report.end.code",
+                "must be 0 to 255",
+            )?,
+            WorkloadEnd::Signalled { signal } => rule(
+                (1..=MAX_SIGNAL).contains(&signal),
+                "report.end.signal",
+                "must be 1 to 64",
+            )?,
+            WorkloadEnd::Backstop => {}
+        }
+        let usage = &self.report.usage;
+        for (field, time) in [
+            ("report.usage.wall", Some(usage.wall)),
+            ("report.usage.cpuUser", usage.cpu_user),
+            ("report.usage.cpuSystem", usage.cpu_system),
+        ] {
+            rule(
+                time.unwrap_or_default() <= MAX_USED_TIME,
+                field,
+                "must be at most a thousand years",
+            )?;
+        }
+        Ok(())
+    }
+}
 
 impl Bounded for Hello {
     fn check(&self) -> Result<(), BodyProblem> {

@@ -282,6 +282,8 @@ impl GuestEnd {
             stderr: counted(exit.stderr, self.stderr),
             ..exit.clone()
         };
+        exit.check()
+            .map_err(|problem| SendError::Invalid { kind, problem })?;
         let mut body = write_json(kind, &exit, MAC_BYTES)?;
         let (mac, json) = body.split_at_mut(MAC_BYTES);
         let Some(seal) = &self.seal else {

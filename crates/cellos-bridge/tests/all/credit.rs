@@ -116,6 +116,18 @@ fn a_host_sends_no_more_input_than_it_has_credit_for() {
 }
 
 #[test]
+fn a_guest_cannot_give_credit_of_nothing_for_ever() {
+    let mut pair = Pair::at(Phase::Running);
+    let Err(BridgeError::Malformed { kind, problem }) =
+        pair.inject(FrameKind::InputCredit, br#"{"bytes":0}"#)
+    else {
+        panic!("taken");
+    };
+    assert_eq!(kind, FrameKind::InputCredit);
+    assert!(problem.to_string().contains("at least 1"), "{problem}");
+}
+
+#[test]
 fn input_beyond_the_credit_is_an_error_of_the_host() {
     let mut pair = Pair::at(Phase::Running);
     let error = BridgeError::CreditExceeded {

@@ -1,6 +1,9 @@
 //! The authentication code of an exit, computed once more from what the README says.
 
-use cellos_bridge::{BridgeError, FrameKind, Phase, StandardStream};
+use std::time::Duration;
+
+use cellos_bridge::{BodyProblem, BridgeError, FrameKind, Phase, SendError, StandardStream};
+use cellos_core::ports::workload::WorkloadEnd;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
@@ -70,4 +73,46 @@ fn an_authentic_exit_that_is_no_exit_is_refused() {
             ..
         })
     ));
+}
+
+#[test]
+fn an_end_that_no_process_can_have_is_refused_by_both_ends() {
+    let end = |end| {
+        let mut impossible = exit(0);
+        impossible.report.end = end;
+        impossible
+    };
+    let used = |cpu_user| {
+        let mut impossible = exit(0);
+        impossible.report.usage.cpu_user = Some(cpu_user);
+        impossible
+    };
+    for impossible in [
+        // Would be told as 0 by a shell, which keeps eight bits.
+        end(WorkloadEnd::Exited { code: 256 }),
+        end(WorkloadEnd::Exited { code: -1 }),
+        // 128 and the number would be beyond the type.
+        end(WorkloadEnd::Signalled { signal: i32::MAX }),
+        end(WorkloadEnd::Signalled { signal: 0 }),
+        used(Duration::MAX),
+    ] {
+        let mut pair = Pair::at(Phase::Running);
+        assert!(matches!(
+            pair.guest.exit(&impossible),
+            Err(SendError::Invalid { .. })
+        ));
+        // A guest that was taken over has the key and does not look at its own bounds.
+        let json = serde_json::to_vec(&impossible).unwrap();
+        let sealed = [code(&pair, &json), json].concat();
+        assert!(
+            matches!(
+                pair.inject(FrameKind::Exit, &sealed),
+                Err(BridgeError::Malformed {
+                    kind: FrameKind::Exit,
+                    problem: BodyProblem::Field { .. }
+                })
+            ),
+            "{impossible:?}"
+        );
+    }
 }
