@@ -18,11 +18,13 @@ pub(crate) const ASIDE: Style = AnsiColor::Cyan.on_default();
 
 /// An error.
 pub(crate) fn error(message: &str) {
+    let message = harmless(message);
     write(format_args!("cellos: {ERROR}error:{ERROR:#} {message}\n"));
 }
 
 /// Something the user should know.
 pub(crate) fn warning(message: &str) {
+    let message = harmless(message);
     write(format_args!(
         "cellos: {WARNING}warning:{WARNING:#} {message}\n"
     ));
@@ -30,16 +32,54 @@ pub(crate) fn warning(message: &str) {
 
 /// A plain statement.
 pub(crate) fn note(message: &str) {
-    write(format_args!("cellos: {message}\n"));
+    write(format_args!("cellos: {}\n", harmless(message)));
 }
 
 /// What can be done.
 pub(crate) fn hint(message: &str) {
+    let message = harmless(message);
     write(format_args!("cellos: {ASIDE}hint:{ASIDE:#} {message}\n"));
+}
+
+/// A text that a terminal only shows. Messages quote what others wrote (a guest's kernel, a server,
+/// a document), which could steer a terminal, turn the line's order around, or begin a line that
+/// looks like one of ours: so further lines are indented, and what is not shown is named.
+pub(crate) fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' => shown.push_str("\n  "),
+            '\t' => shown.push(' '),
+            quote @ ('"' | '\'' | '\\') => shown.push(quote),
+            other => shown.extend(other.escape_debug()),
+        }
+    }
+    shown
 }
 
 /// Writes as it is, with colour. Where standard error takes nothing there is nobody to tell, and
 /// what the program comes to does not change.
 pub(crate) fn write(text: fmt::Arguments<'_>) {
     let _ = anstream::stderr().lock().write_fmt(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::harmless;
+
+    #[test]
+    fn what_others_wrote_cannot_steer_a_terminal() {
+        for (text, shown) in [
+            (
+                "plain \"quoted\" it's é ü 日本",
+                "plain \"quoted\" it's é ü 日本",
+            ),
+            ("\u{1b}]0;title\u{7}", "\\u{1b}]0;title\\u{7}"),
+            ("\u{9b}2J\r\u{8}", "\\u{9b}2J\\r\\u{8}"),
+            ("a\u{202e}b", "a\\u{202e}b"),
+            ("one\ncellos: two", "one\n  cellos: two"),
+        ] {
+            assert_eq!(harmless(text), shown);
+        }
+    }
 }

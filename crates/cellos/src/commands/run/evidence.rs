@@ -2,13 +2,14 @@
 
 use std::{fmt::Write as _, path::Path};
 
+use anstyle::Style;
 use cellos_core::ports::workload::{
     ExitAuthentication, GuestExecution, LimitHit, Machine, MachineOrigin, Posture, Residue, Usage,
     WorkloadEnd,
 };
 use cellos_supervisor::RunOutcome;
 
-use crate::say::{GOOD, STRONG, WARNING};
+use crate::say::{GOOD, STRONG, WARNING, harmless};
 
 /// The table, with colour; every line ends in a newline.
 pub(super) fn table(outcome: &RunOutcome, log: &Path) -> String {
@@ -51,15 +52,24 @@ struct Table {
 
 impl Table {
     fn row(&mut self, name: &str, value: &str) {
-        let _ = writeln!(self.text, "cellos: {STRONG}{name:13}{STRONG:#} {value}");
+        self.styled(name, value, Style::new());
     }
 
     fn good(&mut self, name: &str, value: &str) {
-        self.row(name, &format!("{GOOD}{value}{GOOD:#}"));
+        self.styled(name, value, GOOD);
     }
 
     fn bad(&mut self, name: &str, value: &str) {
-        self.row(name, &format!("{WARNING}{value}{WARNING:#}"));
+        self.styled(name, value, WARNING);
+    }
+
+    /// Values hold what a guest's kernel says of itself, which may be anything.
+    fn styled(&mut self, name: &str, value: &str, style: Style) {
+        let value = harmless(value);
+        let _ = writeln!(
+            self.text,
+            "cellos: {STRONG}{name:13}{STRONG:#} {style}{value}{style:#}"
+        );
     }
 }
 
@@ -166,7 +176,7 @@ fn usage(table: &mut Table, usage: &Usage) {
     let millis = |duration: std::time::Duration| format!("{:.1} ms", duration.as_secs_f64() * 1e3);
     let mut parts = vec![format!("wall {}", millis(usage.wall))];
     if let (Some(user), Some(system)) = (usage.cpu_user, usage.cpu_system) {
-        parts.push(format!("cpu {}", millis(user + system)));
+        parts.push(format!("cpu {}", millis(user.saturating_add(system))));
     }
     if let Some(bytes) = usage.memory_peak_bytes {
         parts.push(format!("memory {}", size(bytes)));
@@ -233,6 +243,27 @@ mod tests {
         ] {
             assert_eq!(size(bytes), text);
         }
+    }
+
+    #[test]
+    fn what_a_hostile_guest_says_of_itself_is_only_shown() {
+        let mut table = Table::default();
+        table.good(
+            "machine",
+            "kernel 6.1\u{1b}]52;c;\u{7}\ncellos: residue none",
+        );
+        let hostile = Usage {
+            cpu_user: Some(std::time::Duration::MAX),
+            cpu_system: Some(std::time::Duration::MAX),
+            ..Usage::default()
+        };
+        usage(&mut table, &hostile);
+        let text = anstream::adapter::strip_str(&table.text).to_string();
+        assert!(
+            text.contains("kernel 6.1\\u{1b}]52;c;\\u{7}\n  cellos: residue none\n"),
+            "{text}"
+        );
+        assert!(!table.text.contains('\u{7}'), "{text}");
     }
 
     #[test]
