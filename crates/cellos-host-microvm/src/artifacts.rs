@@ -453,6 +453,41 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn in_a_run_folder_that_others_can_write_no_cache_is_kept_and_no_link_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("run");
+        fs::create_dir(&run).unwrap();
+        fs::set_permissions(&run, fs::Permissions::from_mode(0o777)).unwrap();
+        let victim = folder.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        let next = format!("digests.{}.new", std::process::id());
+        std::os::unix::fs::symlink(&victim, run.join(next)).unwrap();
+        let config = bundle(folder.path());
+        open(&config, &Digests::kept_in(&run).settled()).unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert!(!run.join(digests::CACHE_FILE).exists());
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_is_measured_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("run");
+        fs::create_dir(&run).unwrap();
+        fs::set_permissions(&run, fs::Permissions::from_mode(0o700)).unwrap();
+        let config = bundle(folder.path());
+        let shared = folder.path().join("vmlinux");
+        fs::set_permissions(&shared, fs::Permissions::from_mode(0o666)).unwrap();
+        open(&config, &Digests::kept_in(&run).settled()).unwrap();
+        let cache = fs::read_to_string(run.join(digests::CACHE_FILE)).unwrap();
+        let kept = |name: &str| {
+            let digest = Sha256::digest(name);
+            let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            cache.contains(&digest)
+        };
+        assert!(kept("base") && !kept("vmlinux"), "{cache}");
+    }
+
+    #[test]
     fn a_cache_file_that_others_can_write_is_not_believed() {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path().join("run");

@@ -4,7 +4,7 @@ use std::{fs, io, path::Path};
 
 use rustix::fs::FlockOperation;
 
-use crate::place::{RECORD_FILE, RecordError, Recorded, is_name, undo};
+use crate::place::{RECORD_FILE, RecordError, Recorded, is_name, must_be_private, undo};
 
 /// Which machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +84,9 @@ fn take_over(run_folder: &Path, which: Which<'_>) -> Result<TakenOver, LeftoverE
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(failed(error)),
     };
+    lock.metadata()
+        .and_then(|found| must_be_private(&found))
+        .map_err(failed)?;
     rustix::fs::flock(&lock, FlockOperation::LockExclusive)
         .map_err(|error| failed(error.into()))?;
     let mut found = Vec::new();
@@ -126,7 +129,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
-    use crate::place::{Place, Resource};
+    use crate::place::{Place, Resource, Told};
 
     #[test]
     fn a_live_place_is_not_touched_and_an_orphan_is_undone() {
@@ -166,6 +169,33 @@ mod tests {
         assert!(!jail.exists() && !copy.exists() && folder.exists());
         drop(live);
         assert!(!folder.exists());
+    }
+
+    #[test]
+    fn records_that_others_can_have_written_are_not_followed() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let run = tempfile::tempdir().unwrap();
+        let victim = tempfile::tempdir().unwrap();
+        let place = run.path().join("place");
+        fs::create_dir(&place).unwrap();
+        let told = [
+            Told::Cell { id: "cell".into() },
+            Told::Has(Resource::Folder {
+                path: victim.path().to_owned(),
+            }),
+        ];
+        let lines = told.map(|told| serde_json::to_string(&told).unwrap() + "\n");
+        fs::write(place.join(RECORD_FILE), lines.concat()).unwrap();
+        fs::set_permissions(run.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        for which in [Which::OfCell("cell"), Which::All] {
+            let refused = remove(run.path(), which).unwrap_err().to_string();
+            assert!(refused.contains("others can write to it"), "{refused}");
+        }
+        assert!(victim.path().exists() && place.exists());
+        fs::set_permissions(run.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        assert_eq!(remove(run.path(), Which::All).unwrap().len(), 2);
+        assert!(!victim.path().exists());
     }
 
     #[test]

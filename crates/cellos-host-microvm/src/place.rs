@@ -15,6 +15,8 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
+#[cfg(test)]
+pub(crate) use self::record::Told;
 pub(crate) use self::{
     record::{RECORD_FILE, Record, RecordError, Recorded, Resource},
     undo::undo,
@@ -111,10 +113,15 @@ pub(crate) struct PlaceError {
 
 /// Makes a folder that only its owner enters, or sees that there is one.
 fn private_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    must_be_private(&fs::metadata(path)?)
+}
+
+/// Whether only this user can have put into a folder what is in it. What is found in another one
+/// must be neither believed nor followed: its records name processes to kill and folders to remove.
+pub(crate) fn must_be_private(found: &fs::Metadata) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;
 
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    let found = fs::metadata(path)?;
     if found.uid() != rustix::process::geteuid().as_raw() {
         return Err(io::Error::other(format!(
             "it belongs to user {}, not to this one; choose another run folder",

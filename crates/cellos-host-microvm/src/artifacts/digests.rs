@@ -17,6 +17,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::place::must_be_private;
+
 /// Name of the cache in the run folder.
 pub(super) const CACHE_FILE: &str = "digests.json";
 
@@ -93,7 +95,8 @@ impl Digests {
         if Identity::of(file)? != identity {
             return Err(io::Error::other("it was changed while it was read"));
         }
-        if identity.is_older_than(self.settled_after.unwrap_or(SETTLED_AFTER)) {
+        let settled = identity.is_older_than(self.settled_after.unwrap_or(SETTLED_AFTER));
+        if settled && keeps_its_times(&file.metadata()?) {
             if known.len() >= MAX_KEPT {
                 known.clear();
             }
@@ -127,6 +130,14 @@ impl Identity {
     }
 }
 
+/// Whether only root or this user can write to a file. Whoever else can may keep a part of it
+/// mapped, and what is written that way need not change its times (mmap(2); on tmpfs it never
+/// does): such a file is measured each time.
+fn keeps_its_times(found: &fs::Metadata) -> bool {
+    let owners = [0, rustix::process::geteuid().as_raw()];
+    owners.contains(&found.uid()) && found.mode() & 0o022 == 0
+}
+
 fn measure(file: &File) -> io::Result<String> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; CHUNK_BYTES];
@@ -153,6 +164,7 @@ fn measure(file: &File) -> io::Result<String> {
 
 /// The digests in a cache that only this user can have written; `None` for any other.
 fn load(path: &Path) -> Option<HashMap<Identity, String>> {
+    must_be_private(&fs::metadata(path.parent()?).ok()?).ok()?;
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).ok()?)
@@ -170,6 +182,9 @@ fn load(path: &Path) -> Option<HashMap<Identity, String>> {
 }
 
 fn store(path: &Path, known: &HashMap<Identity, String>) -> io::Result<()> {
+    // Nothing else has looked at the folder yet. In somebody else's, the name below could be a link
+    // to any file of ours.
+    must_be_private(&fs::metadata(path.parent().unwrap_or(path))?)?;
     let kept = Kept {
         format_version: FORMAT_VERSION,
         files: known
@@ -183,6 +198,7 @@ fn store(path: &Path, known: &HashMap<Identity, String>) -> io::Result<()> {
         .write(true)
         .create(true)
         .truncate(true)
+        .custom_flags(i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default())
         .mode(0o600)
         .open(&next)?;
     io::Write::write_all(&mut &file, &text)?;
