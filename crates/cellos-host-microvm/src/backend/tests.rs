@@ -272,6 +272,18 @@ async fn output_that_nobody_reads_holds_up_neither_stop_nor_end() {
 }
 
 #[tokio::test]
+async fn a_guest_that_reads_late_gets_all_of_its_credit() {
+    let setup = setup(Guest::Works);
+    let handle = setup.create("late", &["drip", "40000"]).await.unwrap();
+    let (streams, _stdin, stdout, _stderr) = pipes();
+    let reader = tokio::spawn(read_all(stdout));
+    soon(setup.backend.release("late", streams)).await.unwrap();
+    assert_eq!(setup.end("late").await.unwrap(), 0);
+    assert_eq!(soon(reader).await.unwrap().len(), 40_000);
+    setup.destroy(&handle).await;
+}
+
+#[tokio::test]
 async fn the_end_comes_after_all_output_was_written() {
     let setup = setup(Guest::Works);
     let handle = setup.create("late", &["flood", "200000"]).await.unwrap();

@@ -10,7 +10,7 @@ use std::{
 
 use cellos_bridge::{
     Config, Exit, Fetch, GuestMessage, Hello, HostEnd, HostTimes, NotStarted, Phase, Ready,
-    StandardStream,
+    SendError, StandardStream,
 };
 use cellos_core::{
     CellosError,
@@ -80,6 +80,8 @@ pub(super) struct Conversation {
     pumps: Option<Pumps>,
     /// Queues of output that are not written to their end.
     outputs_open: u8,
+    /// Bytes that readers took and that the guest was not told of.
+    owed: Owed,
     asked: Asked,
     input: Input,
     released: Option<Instant>,
@@ -108,6 +110,22 @@ struct Fetching {
 struct Input {
     waiting: VecDeque<u8>,
     ended: bool,
+}
+
+/// Credit of output streams that is owed.
+#[derive(Default)]
+struct Owed {
+    stdout: u32,
+    stderr: u32,
+}
+
+impl Owed {
+    fn of(&mut self, stream: StandardStream) -> &mut u32 {
+        match stream {
+            StandardStream::Stdout => &mut self.stdout,
+            StandardStream::Stdin | StandardStream::Stderr => &mut self.stderr,
+        }
+    }
 }
 
 /// An end that is known and waits for the workload's output to be written.
@@ -149,6 +167,7 @@ impl Conversation {
             pump_events,
             pumps: None,
             outputs_open: 0,
+            owed: Owed::default(),
             asked: Asked::default(),
             input: Input::default(),
             released: None,
@@ -231,15 +250,19 @@ impl Conversation {
                 Step::Pump(None) => {}
                 Step::Command(None) => return Ok(()),
                 Step::Command(Some(command)) => self.command(command, open),
-                // What has come is read before a deadline is looked at.
-                Step::Time if open => {
-                    let ready = Ok(Readiness::READABLE);
-                    if self.exchange(stream, ready, &mut buffer)? == Still::Closed {
-                        open = false;
-                        self.closed(&mut ended).await?;
-                    }
-                }
                 Step::Time => {}
+            }
+            // What has come is read before a deadline is looked at, whatever woke us: this process
+            // may have been stopped for a while, and then it was not the guest that was silent.
+            if self
+                .guest_deadline(open)
+                .is_some_and(|at| at <= Instant::now())
+            {
+                let ready = Ok(Readiness::READABLE);
+                if self.exchange(stream, ready, &mut buffer)? == Still::Closed {
+                    open = false;
+                    self.closed(&mut ended).await?;
+                }
             }
             self.look(open).await?;
         }
@@ -411,10 +434,8 @@ impl Conversation {
     fn pumped(&mut self, event: PumpEvent) {
         match event {
             PumpEvent::Written { stream, bytes } => {
-                // After the exit there is nobody to give credit to.
-                if let Ok(bytes) = u32::try_from(bytes) {
-                    let _ = self.end.grant_output(stream, bytes);
-                }
+                let owed = self.owed.of(stream);
+                *owed = owed.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
                 if let (Some(ending), Stopping::No) = (&mut self.ending, self.stopping) {
                     ending.at = Instant::now() + OUTPUT_STALL_BOUND;
                 }
@@ -427,6 +448,22 @@ impl Conversation {
             PumpEvent::OutputDone(_) => self.outputs_open = self.outputs_open.saturating_sub(1),
             PumpEvent::Input(bytes) => self.input.waiting.extend(bytes),
             PumpEvent::InputEnd => self.input.ended = true,
+        }
+    }
+
+    /// Gives the guest the credit that it is owed. Where the stream is full it stays owed: credit
+    /// that was lost would stop the workload's output for good.
+    fn pay(&mut self) {
+        for stream in [StandardStream::Stdout, StandardStream::Stderr] {
+            let owed = *self.owed.of(stream);
+            if owed == 0 {
+                continue;
+            }
+            match self.end.grant_output(stream, owed) {
+                Err(SendError::Backlog { .. }) => {}
+                // After the exit there is nobody to give credit to.
+                Ok(()) | Err(_) => *self.owed.of(stream) = 0,
+            }
         }
     }
 
@@ -526,6 +563,7 @@ impl Conversation {
     /// What is due after each step.
     async fn look(&mut self, open: bool) -> Result<(), LostGuest> {
         self.feed();
+        self.pay();
         let now = Instant::now();
         if self.guest_deadline(open).is_some_and(|at| at <= now) {
             self.end.check(now)?;

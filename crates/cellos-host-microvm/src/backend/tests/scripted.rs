@@ -402,6 +402,21 @@ impl Script {
                 self.write(StandardStream::Stdout, &vec![b'x'; bytes])
                     .await?;
             }
+            // Writes byte by byte and reads nothing meanwhile; then wants every byte's credit back.
+            "drip" => {
+                let bytes: u32 = argv[1].parse().ok()?;
+                for _ in 0..bytes {
+                    self.end.output(StandardStream::Stdout, b"x").ok()?;
+                    self.flush().await?;
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                let mut owed = bytes;
+                while owed > 0 {
+                    if let HostMessage::OutputCredit { bytes, .. } = self.next().await? {
+                        owed -= bytes;
+                    }
+                }
+            }
             "cat" => loop {
                 match self.next().await? {
                     HostMessage::Input(bytes) => {

@@ -95,3 +95,44 @@ fn a_killed_supervisor_takes_its_machine_along_and_is_reaped() {
     );
     machines.assert_nothing_left();
 }
+
+/// Longer than a guest may be silent.
+const STOPPED_FOR: Duration = Duration::from_secs(12);
+
+#[test]
+fn a_supervisor_that_was_stopped_does_not_take_its_own_silence_for_the_guests() {
+    require!("machines", available());
+    let machines = Machines::new();
+    let mut child = machines
+        .run(&[
+            "--ttl",
+            "120s",
+            "--timeout",
+            "6s",
+            "--",
+            "sh",
+            "-c",
+            "while :; do echo tick; sleep 1; done",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    std::thread::sleep(STOPPED_FOR);
+    kill_process(pid, Signal::CONT).unwrap();
+    let ticks = reader.lines().count();
+    let output = child.wait_with_output().unwrap();
+    // The deadline has passed meanwhile, and that is all that is wrong.
+    assert_eq!(output.status.code(), Some(124), "{output:?}");
+    let destroyed = machines.log().data("destroyed").clone();
+    assert_eq!(destroyed["reason"], "timeout_exceeded", "{destroyed}");
+    assert!(destroyed["laterErrors"].is_null(), "{destroyed}");
+    assert!(!destroyed["exitCode"].is_null(), "{destroyed}");
+    assert!(ticks > 5, "what was said meanwhile is lost: {ticks}");
+    machines.assert_nothing_left();
+}
