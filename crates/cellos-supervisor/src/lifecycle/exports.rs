@@ -118,15 +118,19 @@ impl Run<'_> {
         let Some(control) = self.supervisor.backend.workload() else {
             return Err("the backend gives no access to the working folder".into());
         };
-        // A backend whose cells are machines has to fetch what is in it first.
-        timeout(bounds::EXPORT, control.working_folder(&cell.cell_id))
-            .await
-            .unwrap_or_else(|_| {
-                Err(CellosError::Host(no_answer(
-                    "working_folder",
-                    bounds::EXPORT,
-                )))
-            })
-            .map_err(|error| error.to_string())
+        // A backend may have to carry the artifacts out of the cell first.
+        tokio::select! {
+            biased;
+            opened = timeout(bounds::EXPORT, control.working_folder(&cell.cell_id)) => opened
+                .unwrap_or_else(|_| {
+                    let late = no_answer("working_folder", bounds::EXPORT);
+                    Err(CellosError::Host(late))
+                })
+                .map_err(|error| error.to_string()),
+            signal = self.stop.next() => {
+                self.outcome.stop_signal.get_or_insert(signal);
+                Err(format!("stopped by {}", signal.name()))
+            }
+        }
     }
 }
