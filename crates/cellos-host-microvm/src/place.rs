@@ -49,7 +49,7 @@ impl Place {
             let path = path.to_owned();
             move |source| PlaceError { step, path, source }
         };
-        private_folder(run_folder).map_err(step("make the run folder", run_folder))?;
+        Self::prepare(run_folder)?;
         // Nobody looks for leftovers while a folder is without a locked record.
         let run = fs::File::open(run_folder).map_err(step("open the run folder", run_folder))?;
         rustix::fs::flock(&run, rustix::fs::FlockOperation::LockShared)
@@ -72,6 +72,19 @@ impl Place {
                 Err(step("write the record of", &folder)(source))
             }
         }
+    }
+
+    /// Makes the run folder where it is missing, and sees that it is this user's alone. Nothing may
+    /// be read from it or written to it before.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or whose it is instead.
+    pub(crate) fn prepare(run_folder: &Path) -> Result<(), PlaceError> {
+        private_folder(run_folder).map_err(|source| PlaceError {
+            step: "make the run folder",
+            path: run_folder.to_owned(),
+            source,
+        })
     }
 
     /// The machine's name on the host.

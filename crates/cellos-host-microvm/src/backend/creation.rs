@@ -139,6 +139,7 @@ async fn build(
     plan: &VmPlan,
     begun: &mut Begun,
 ) -> Result<Cell, CreateError> {
+    Place::prepare(&shared.config.run_folder)?;
     let artifacts = measured(shared).await?;
     let engine = shared.engine(&artifacts).await?;
     let facts = &engine.facts;

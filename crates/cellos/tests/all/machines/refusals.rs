@@ -161,3 +161,19 @@ fn a_host_without_a_bundle_says_how_to_make_one() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("cellos vm prepare"), "{stderr}");
 }
+
+#[test]
+fn a_run_folder_that_others_can_write_is_refused_before_anything_is_put_there() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    require!("machines", available());
+    let machines = Machines::new();
+    let run = machines.run_folder();
+    std::fs::create_dir(&run).unwrap();
+    std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let output = machines.shell(&[], "true").output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("others can write to it"), "{stderr}");
+    assert_eq!(std::fs::read_dir(&run).unwrap().count(), 0);
+}
