@@ -16,6 +16,7 @@ use cellos_core::{
     CellosError,
     ports::workload::{ReleaseError, StopSignal, Streams},
 };
+use rustix::{io::Errno, net::RecvFlags};
 use tokio::{
     io::{Interest, Ready as Readiness},
     net::UnixStream,
@@ -33,6 +34,9 @@ use crate::{
 
 /// Bytes read from the stream at once: a frame of the largest kind that a guest sends.
 const READ_BYTES: usize = 64 * 1024;
+
+/// Reads that find a whole frame in whatever a stream holds.
+const CATCH_UP_READS: usize = 4;
 
 /// How long the output of an ended workload may make no progress before the end is told all the
 /// same. A reader that only pauses (a pager, say) loses nothing: the threads go on until the cell is
@@ -257,12 +261,10 @@ impl Conversation {
             if self
                 .guest_deadline(open)
                 .is_some_and(|at| at <= Instant::now())
+                && self.catch_up(stream, &mut buffer)? == Still::Closed
             {
-                let ready = Ok(Readiness::READABLE);
-                if self.exchange(stream, ready, &mut buffer)? == Still::Closed {
-                    open = false;
-                    self.closed(&mut ended).await?;
-                }
+                open = false;
+                self.closed(&mut ended).await?;
             }
             self.look(open).await?;
         }
@@ -318,6 +320,22 @@ impl Conversation {
                     Err(error) if is_closed(&error) => return Ok(Still::Closed),
                     Err(error) => return Err(stream_failed(error)),
                 }
+            }
+        }
+        Ok(Still::Open)
+    }
+
+    /// Reads what has come without asking the runtime, which does not know yet what came while this
+    /// process was stopped.
+    fn catch_up(&mut self, stream: &UnixStream, buffer: &mut [u8]) -> Result<Still, LostGuest> {
+        for _ in 0..CATCH_UP_READS {
+            match rustix::net::recv(stream, &mut *buffer, RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return Ok(Still::Closed),
+                Ok((read, _)) => self.receive(buffer.get(..read).unwrap_or_default())?,
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(Errno::CONNRESET) => return Ok(Still::Closed),
+                Err(error) => return Err(stream_failed(error.into())),
             }
         }
         Ok(Still::Open)
