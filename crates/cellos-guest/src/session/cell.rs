@@ -100,6 +100,17 @@ impl Stage {
         }
     }
 
+    /// Whether a file is on its way to the host.
+    pub(super) fn is_sending(&self) -> bool {
+        matches!(
+            self,
+            Self::Ended {
+                transfer: Some(_),
+                ..
+            }
+        )
+    }
+
     /// When something has to happen although nothing came.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self {

@@ -181,7 +181,10 @@ impl Session {
     fn wait(&mut self, launcher: &LauncherClient) -> Result<Woken, SessionError> {
         let timeout = self.time_to_next_deadline();
         let mut wanted = PollFlags::IN;
-        wanted.set(PollFlags::OUT, self.end.outgoing().is_some());
+        // A stream that took everything at once has room for more of a file, and nothing else would
+        // wake this end.
+        let goes_on = self.end.outgoing().is_some() || self.stage.is_sending();
+        wanted.set(PollFlags::OUT, goes_on);
         let mut polled = Vec::with_capacity(5);
         let mut places = Vec::with_capacity(5);
         let mut woken = Woken::default();
