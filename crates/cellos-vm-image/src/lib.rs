@@ -47,6 +47,6 @@ pub use opened::{BundleFile, OpenedBundle, open_bundle};
 pub use progress::Progress;
 pub use publish::Existing;
 pub use tree::{
-    MAX_CONTENT_BYTES, MAX_NAME_BYTES, MAX_NODES, MAX_PATH_BYTES, MAX_PATH_DEPTH, MAX_SYMLINKS,
-    TreeError,
+    MAX_CONTENT_BYTES, MAX_NAME_BYTES, MAX_NAMES_BYTES, MAX_NODES, MAX_PATH_BYTES, MAX_PATH_DEPTH,
+    MAX_SYMLINKS, TreeError,
 };

@@ -28,6 +28,10 @@ pub const MAX_NAME_BYTES: usize = 255;
 /// Longest path, and target of a symbolic link, in bytes: `PATH_MAX` without its NUL.
 pub const MAX_PATH_BYTES: usize = 4095;
 
+/// Most bytes of all paths and targets of links in one source: a full desktop system has about
+/// 40 MB. They are kept in memory, and compressed they are next to nothing.
+pub const MAX_NAMES_BYTES: usize = 64 * 1024 * 1024;
+
 /// Most symbolic links on the way of one path, as many as Linux follows.
 pub const MAX_SYMLINKS: usize = 40;
 
@@ -112,6 +116,9 @@ pub enum TreeError {
     /// There are too many files.
     #[error("more than {MAX_NODES} files")]
     TooMany,
+    /// Paths and targets of links take too much memory.
+    #[error("paths and targets of links have more than {MAX_NAMES_BYTES} bytes together")]
+    TooLongTogether,
     /// A mount point that every cell needs is taken by a file.
     #[error("/{name} must be a directory, because the cell mounts something there")]
     MountPoint {

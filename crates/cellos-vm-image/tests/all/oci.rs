@@ -7,7 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cellos_vm_image::{BaseError, BaseSource, ImageError, OciError, OciImage, TreeError};
+use cellos_vm_image::{
+    BaseError, BaseSource, ImageError, MAX_NAMES_BYTES, OciError, OciImage, TreeError,
+};
 use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -449,6 +451,23 @@ fn a_path_that_is_too_long_is_refused() {
             BaseError::Tree(TreeError::TooLong { .. })
         ));
     }
+}
+
+#[test]
+fn names_that_would_fill_the_memory_are_refused() {
+    let component = "n".repeat(126);
+    let mut name = [component.as_str(); 32].join("/").into_bytes();
+    name.push(0);
+    let one = Layer::default()
+        .entry(EntryType::GNULongName, "n", 0, "", &name)
+        .file("x", "")
+        .0;
+    // The same path over and over: compressed it is next to nothing.
+    let layer = Layer(one.repeat(MAX_NAMES_BYTES / name.len() + 100));
+    assert!(matches!(
+        refused(layer),
+        BaseError::Tree(TreeError::TooLongTogether)
+    ));
 }
 
 #[test]

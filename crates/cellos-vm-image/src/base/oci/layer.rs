@@ -20,7 +20,10 @@ use crate::{
     compression,
     file::HashingReader,
     spool::Spool,
-    tree::{Directory, MAX_NODES, MAX_PATH_BYTES, Metadata, Node, TreeError, TreePath, symlink},
+    tree::{
+        Directory, MAX_NAMES_BYTES, MAX_NODES, MAX_PATH_BYTES, Metadata, Node, TreeError, TreePath,
+        symlink,
+    },
 };
 
 /// Largest uncompressed layer, in bytes.
@@ -112,6 +115,7 @@ fn read(
     let mut removals = Vec::new();
     let mut changes = Vec::new();
     let mut extension = Extension::default();
+    let mut names_bytes = 0_usize;
     let mut archive = Archive::new(diff);
     for entry in archive.entries().map_err(broken)?.raw(true) {
         let mut entry = entry.map_err(broken)?;
@@ -134,6 +138,11 @@ fn read(
                     .path
                     .unwrap_or_else(|| header.path_bytes().into_owned());
                 let path = TreePath::parse(&stated)?;
+                let linked = extension.link.as_ref().map_or(0, Vec::len);
+                names_bytes = names_bytes.saturating_add(stated.len() + linked);
+                if names_bytes > MAX_NAMES_BYTES {
+                    return Err(TreeError::TooLongTogether.into());
+                }
                 if let Some(removal) = removal(&path)? {
                     removals.push(removal);
                     continue;
