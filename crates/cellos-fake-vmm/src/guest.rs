@@ -111,6 +111,13 @@ impl Device {
         })
     }
 
+    /// The device as somebody else handed it over.
+    pub(crate) fn of(socket: OwnedFd) -> Self {
+        Self {
+            socket: Mutex::new(socket),
+        }
+    }
+
     /// Connects to a port of the host: the stream to what listens on `<uds_path>_<port>` there.
     ///
     /// # Errors

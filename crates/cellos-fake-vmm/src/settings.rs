@@ -29,6 +29,8 @@ pub const GUEST_ARGUMENTS_VARIABLE: &str = "FAKE_VMM_GUEST_ARGUMENTS";
 pub struct Settings {
     /// The program that plays the guest.
     pub guest: Option<Guest>,
+    /// Who runs the guest.
+    pub placement: Placement,
     /// The version that is pretended.
     pub version: Version,
     /// How the host's network devices are looked at.
@@ -53,6 +55,17 @@ pub struct Guest {
     /// Its environment, besides the `FAKE_VMM_…` variables that the VMM sets.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+}
+
+/// Who runs the guest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Placement {
+    /// The VMM, as its child: [`Settings::guest`].
+    #[default]
+    Inside,
+    /// Whoever connects to the VMM's socket: [`outside`](crate::outside).
+    Outside,
 }
 
 /// A version of Firecracker, `1.16.1`. Some fields of the interface exist only from one version on.

@@ -27,6 +27,7 @@ mod plan;
 mod pool;
 mod process;
 mod random;
+mod remove;
 mod session;
 #[cfg(test)]
 mod testing;

@@ -17,7 +17,8 @@ use cellos_isolation::cgroup::{
 use crate::vmm::{MonitorLimits, VmmError};
 
 /// Most threads of a monitor: its virtual processors (at most 32) and the workers of its disks,
-/// of which QEMU makes up to 64.
+/// of which QEMU makes up to 64. Firecracker has one thread for each processor and two others, and the
+/// tether two processes.
 const MONITOR_TASKS: u64 = 128;
 
 /// Number of the next group: with the process that makes it, it tells groups apart.
@@ -91,6 +92,11 @@ impl MonitorGroups {
 }
 
 impl MonitorGroup {
+    /// The group itself, for whoever joins it.
+    pub(crate) fn group(&self) -> Arc<Cgroup> {
+        Arc::clone(&self.group)
+    }
+
     /// All its directories, for the helper that joins them.
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         self.group.paths().map(Path::to_owned).collect()

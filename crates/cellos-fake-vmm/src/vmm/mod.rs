@@ -7,7 +7,7 @@ mod configuration;
 mod end;
 mod http;
 mod machine;
-mod process;
+pub(crate) mod process;
 mod server;
 mod snapshot;
 mod vsock;
@@ -49,7 +49,18 @@ pub(crate) enum Event {
 /// Runs the program with the words after its name.
 #[must_use]
 pub fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
-    let exit = run_until_the_end(words).unwrap_or_else(|(exit, message)| {
+    end(run_until_the_end(words, None))
+}
+
+/// The same with settings of the program's own, whatever its environment and its files say: for a
+/// driver's monitor, which gets neither from a test.
+#[must_use]
+pub fn run_with(settings: Settings, words: impl Iterator<Item = OsString>) -> ExitCode {
+    end(run_until_the_end(words, Some(settings)))
+}
+
+fn end(ended: Result<Exit, Failure>) -> ExitCode {
+    let exit = ended.unwrap_or_else(|(exit, message)| {
         eprintln!("fake-firecracker (CellOS's fake VMM): {message}");
         exit
     });
@@ -63,12 +74,15 @@ pub(crate) fn version_text(version: Version) -> String {
 
 type Failure = (Exit, String);
 
-fn run_until_the_end(words: impl Iterator<Item = OsString>) -> Result<Exit, Failure> {
+fn run_until_the_end(
+    words: impl Iterator<Item = OsString>,
+    settings: Option<Settings>,
+) -> Result<Exit, Failure> {
     let asked = arguments::parse(words).map_err(|error| {
         let text = format!("Arguments parsing error: {error}\n\nFor more information try --help.");
         (Exit::Arguments, text)
     })?;
-    let settings = Settings::load().map_err(|error| {
+    let settings = settings.map_or_else(Settings::load, Ok).map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
         (
             Exit::Generic,

@@ -64,9 +64,9 @@ impl MakeDriver for Chosen {
             }
             DriverChoice::Firecracker(firecracker) => {
                 let (config, firecracker) = (config.clone(), firecracker.clone());
-                let artifacts = artifacts.clone();
+                let (artifacts, helper) = (artifacts.clone(), self.helper.clone());
                 let made = tokio::task::spawn_blocking(move || {
-                    Firecracker::new(&config, &firecracker, &artifacts)
+                    Firecracker::new(&config, &firecracker, &artifacts, helper)
                 });
                 let made = made
                     .await

@@ -14,6 +14,7 @@ use rustix::{
 };
 
 use super::Resource;
+use crate::remove::remove_folder_at;
 
 /// How long a killed process may take to end. The kernel has to free its memory: a large machine's
 /// takes a second.
@@ -50,7 +51,8 @@ pub(crate) fn undo(folder: &Path, resources: &[Resource]) -> Undone {
     if undone.left.is_empty() {
         undone.note(
             format!("folder {}", folder.display()),
-            existed(fs::remove_dir_all(folder)),
+            // A monitor had a part of it to itself.
+            existed(remove_folder_at(folder)),
         );
     } else {
         // The record stays, so that the rest can be undone later.
@@ -97,7 +99,7 @@ fn undo_one(resource: &Resource) -> io::Result<Found> {
     match resource {
         Resource::Process { pid, start_time } => kill(*pid, *start_time),
         Resource::ControlGroup { path } => remove_group(path),
-        Resource::Folder { path } => existed(fs::remove_dir_all(path)),
+        Resource::Folder { path } => existed(remove_folder_at(path)),
         Resource::File { path } => existed(fs::remove_file(path)),
         Resource::NamespaceFile { path } => {
             match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {

@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use cellos_isolation::confined::{ConfinedError, Network, Privileges, Step};
+use cellos_isolation::confined::{ConfinedError, Network, Output, Privileges, Step};
 
 use super::*;
 use crate::{limits::MonitorGroups, testing, vmm::MonitorLimits};
@@ -37,6 +37,7 @@ fn order(script: &str) -> Order {
         file_bytes: 0,
         privileges: Privileges::None,
         network: Network::Empty,
+        output: Output::Discarded,
     }
 }
 

@@ -96,7 +96,7 @@ impl Monitor {
     }
 
     /// Takes over a child of this process, whose standard error may be a pipe. `console` gives what
-    /// its machine writes.
+    /// its machine writes, as its standard output does where that is a pipe.
     ///
     /// # Errors
     /// [`VmmError::Host`] without a thread to watch it; the process is killed then.
@@ -140,7 +140,8 @@ impl Monitor {
         if let Some(stderr) = process.stderr.take() {
             streams.push((OwnedFd::from(stderr), Arc::clone(&monitor.stderr)));
         }
-        if let Some(console) = console {
+        let output = process.stdout.take().map(OwnedFd::from);
+        for console in console.into_iter().chain(output) {
             streams.push((console, Arc::clone(&monitor.console)));
         }
         let made_unblocking = streams

@@ -1,6 +1,7 @@
 //! The contract every backend must pass, over the stand-in for Firecracker and over QEMU.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,6 +11,10 @@ use cellos_core::{
     ExecutionCellDocument,
     document::{ExportArtifact, ExportChannels},
     ports::CellBackend,
+};
+use cellos_fake_vmm::{
+    outside::{Guests, Play},
+    settings::Guest,
 };
 use cellos_host_microvm::{
     Accelerators, BootFiles, DriverChoice, FirecrackerConfig, Jail, ManifestTrust, MicrovmBackend,
@@ -26,15 +31,26 @@ struct MicrovmUnderTest {
     backend: Arc<MicrovmBackend>,
     folder: tempfile::TempDir,
     cycles: usize,
+    /// Of the stand-in for Firecracker.
+    _guests: Option<Guests>,
 }
 
 impl MicrovmUnderTest {
     fn new(
         driver: DriverChoice,
         cycles: usize,
+        guest: Option<PathBuf>,
         boot: impl FnOnce(&Path) -> PathBuf,
     ) -> MicrovmUnderTest {
         let folder = tempfile::tempdir().unwrap();
+        let guests = guest.map(|program| {
+            let play = Play::Program(Guest {
+                program,
+                arguments: Vec::new(),
+                environment: BTreeMap::new(),
+            });
+            Guests::below(folder.path().join("run"), play).unwrap()
+        });
         let config = MicrovmConfig {
             boot: BootFiles::Bundle(boot(folder.path())),
             trust: ManifestTrust::Unsigned,
@@ -49,6 +65,7 @@ impl MicrovmUnderTest {
             backend: Arc::new(backend),
             folder,
             cycles,
+            _guests: guests,
         }
     }
 }
@@ -126,12 +143,18 @@ mod over_the_fake_firecracker {
 
     fn fake() -> Result<MicrovmUnderTest, Missing> {
         Ability::UserNamespaces.probe()?;
-        built("fake-cell-guest")?;
+        Ability::Landlock.probe()?;
+        let guest = built("fake-cell-guest")?;
         let driver = DriverChoice::Firecracker(FirecrackerConfig {
             program: built("fake-firecracker-cells")?,
             jail: Jail::None,
         });
-        Ok(MicrovmUnderTest::new(driver, 200, small_bundle))
+        Ok(MicrovmUnderTest::new(
+            driver,
+            200,
+            Some(guest),
+            small_bundle,
+        ))
     }
 
     /// Files that nothing executes: the stand-in only opens them.
@@ -176,7 +199,7 @@ mod over_qemu {
             program,
             accelerators: Accelerators::Best,
         });
-        Ok(MicrovmUnderTest::new(driver, 5, |_| bundle))
+        Ok(MicrovmUnderTest::new(driver, 5, None, |_| bundle))
     }
 
     cellos_testkit::backend_contract!(qemu, runs_workloads);

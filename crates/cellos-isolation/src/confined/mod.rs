@@ -37,7 +37,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use order::{FIRST_DESCRIPTOR, MAX_DESCRIPTORS, Network, Order, Privileges};
+pub use order::{FIRST_DESCRIPTOR, MAX_DESCRIPTORS, Network, Order, Output, Privileges};
 pub use step::Step;
 
 use crate::message;
@@ -78,7 +78,7 @@ impl Helper {
 /// A program that was started.
 #[derive(Debug)]
 pub struct Confined {
-    /// The process, with its standard error as a pipe.
+    /// The process, with its standard error as a pipe, and its standard output where that was ordered.
     pub process: Child,
     /// A handle of it that no reuse of process ids can turn to another process.
     pub pidfd: OwnedFd,
@@ -152,7 +152,7 @@ enum Report {
 
 /// Starts `program`, an open executable file, confined as `order` says. `descriptors` are its
 /// descriptors from [`FIRST_DESCRIPTOR`] up, in this order. Its standard input is `/dev/null`, its
-/// standard output goes nowhere, its standard error is a pipe.
+/// standard output goes where the order says, its standard error is a pipe.
 ///
 /// Blocks for the milliseconds that it takes. Whatever fails, no process is left.
 ///
@@ -164,6 +164,10 @@ pub fn start(
     program: BorrowedFd<'_>,
     descriptors: &[BorrowedFd<'_>],
 ) -> Result<Confined, ConfinedError> {
+    let output = match order.output {
+        Output::Discarded => Stdio::null(),
+        Output::Pipe => Stdio::piped(),
+    };
     let order = order.to_wire(descriptors.len())?;
     let failed = |during| move |source: io::Error| ConfinedError::Helper { during, source };
     let (ours, theirs) = message::pair().map_err(failed("make its socket"))?;
@@ -176,7 +180,7 @@ pub fn start(
         .arg(ARGUMENT)
         .env_clear()
         .stdin(Stdio::from(theirs))
-        .stdout(Stdio::null())
+        .stdout(output)
         .stderr(Stdio::piped());
     let process = spawner::spawn(command).map_err(failed("execute it"))?;
     let mut started = Unfinished(Some(process));

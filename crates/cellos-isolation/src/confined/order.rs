@@ -44,6 +44,18 @@ pub struct Order {
     pub privileges: Privileges,
     /// Its network.
     pub network: Network,
+    /// Where its standard output goes.
+    pub output: Output,
+}
+
+/// Where a program's standard output goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Output {
+    /// Nowhere.
+    Discarded,
+    /// To a pipe, [`Child::stdout`](std::process::Child::stdout): for a monitor whose machines have
+    /// their console there. Whoever starts the program has to read it.
+    Pipe,
 }
 
 /// What a program keeps of the privileges of whoever starts it.

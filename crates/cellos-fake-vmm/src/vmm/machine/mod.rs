@@ -19,7 +19,7 @@ use super::{
     version_text,
     vsock::Vsock,
 };
-use crate::settings::{GuestFault, Settings, VsockFault};
+use crate::settings::{GuestFault, Placement, Settings, VsockFault};
 
 /// What the interface says of a machine that the fake runs.
 const APP_NAME: &str = "Firecracker (cellos fake)";
@@ -265,14 +265,8 @@ impl Machine {
     fn start(&mut self, kind: &'static str) -> Result<(), String> {
         let fault = self.settings.start.clone();
         let command_line = self.configuration.command_line()?;
-        let guest = match (fault.guest, &self.settings.guest) {
-            (GuestFault::Silent, _) => None,
-            (GuestFault::Runs, None) => {
-                return Err("cellos fake: no guest program is named in the settings".into());
-            }
-            (GuestFault::Runs, Some(guest)) => Some(guest),
-        };
-        if let Some(guest) = guest {
+        let runs = fault.guest == GuestFault::Runs;
+        if runs {
             let device = match (&self.vsock, fault.vsock) {
                 (Some(vsock), VsockFault::Present) => {
                     Some(vsock.start().map_err(|error| error.to_string())?)
@@ -287,12 +281,7 @@ impl Machine {
                 device,
                 serial: serial.map_err(|error| error.to_string())?,
             };
-            let process = Process::start(guest, boot, self.events.clone()).map_err(|error| {
-                format!(
-                    "cellos fake: cannot start the guest {}: {error}",
-                    guest.program.display()
-                )
-            })?;
+            let process = self.start_guest(boot)?;
             self.process = Some(process);
         }
         self.phase = Phase::Running;
@@ -307,6 +296,25 @@ impl Machine {
                 .map_err(|error| error.to_string())?;
         }
         Ok(())
+    }
+
+    fn start_guest(&self, boot: Boot) -> Result<Process, String> {
+        let events = self.events.clone();
+        match (self.settings.placement, &self.settings.guest) {
+            (Placement::Outside, _) => Process::await_outside(boot, events)
+                .map_err(|error| format!("cellos fake: no guest outside: {error}")),
+            (Placement::Inside, None) => {
+                Err("cellos fake: no guest program is named in the settings".into())
+            }
+            (Placement::Inside, Some(guest)) => {
+                Process::start(guest, boot, events).map_err(|error| {
+                    format!(
+                        "cellos fake: cannot start the guest {}: {error}",
+                        guest.program.display()
+                    )
+                })
+            }
+        }
     }
 
     fn bind_vsock(&mut self, path: &Path) -> Result<(), String> {

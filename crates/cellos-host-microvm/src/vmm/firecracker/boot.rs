@@ -3,12 +3,13 @@
 use std::{
     io,
     os::fd::AsFd as _,
+    path::PathBuf,
     process::Command,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use cellos_isolation::{
-    cgroup::{Accounting, Cgroup, CpuMax, Limits, leaf_name},
+    confined::{self, Output, Privileges},
     tether::{Network, Tether},
 };
 use tokio::task;
@@ -27,6 +28,7 @@ use super::{
         Action, ActionType, BackendType, BootSource, Drive, GUEST_CID, MachineConfig,
         MemoryBackend, SnapshotLoad, Vsock,
     },
+    running::Running,
     stage::{self, Reader, Use},
     unusable, version,
 };
@@ -34,7 +36,10 @@ use crate::{
     artifacts::Artifact,
     place::Resource,
     plan::MAX_VCPUS,
-    vmm::{BRIDGE_PORT, BootOrder, Machine, MonitorLimits, Snapshot, VmmError},
+    vmm::{
+        BRIDGE_PORT, BootOrder, Machine, Snapshot, VmmError,
+        process::{Monitor, Start},
+    },
 };
 
 /// Port of the published exit frame.
@@ -46,6 +51,19 @@ const MAX_DESCRIPTORS: u32 = 2048;
 
 /// What a monitor may write to one file beyond the guest's memory, which a snapshot is as large as.
 const FILE_MARGIN_BYTES: u64 = 64 << 20;
+
+/// Where a program that is not linked statically finds its libraries. Firecracker's own releases need
+/// none.
+const LIBRARIES: [&str; 5] = [
+    "/usr/lib",
+    "/usr/lib64",
+    "/lib",
+    "/lib64",
+    "/etc/ld.so.cache",
+];
+
+/// What runs guests.
+const KVM: &str = "/dev/kvm";
 
 /// How a machine comes to run.
 #[derive(Clone, Copy)]
@@ -101,14 +119,10 @@ impl Firecracker {
             Some(jails) => Some(jails.ids.lease()?),
             None => None,
         };
-        let groups = self.groups(order.name, order.limits)?;
+        let groups = self.groups.make(order.name, order.limits)?;
+        // Noted once they are there: before that, their names tell whose they are.
         for path in groups.paths() {
-            note(
-                order,
-                Resource::ControlGroup {
-                    path: path.to_owned(),
-                },
-            )?;
+            note(order, Resource::ControlGroup { path })?;
         }
         if let Some(jails) = &self.jails {
             note(
@@ -123,7 +137,7 @@ impl Firecracker {
             _ => Place::folder(order.folder),
         };
         let place = place.inspect_err(|_| {
-            // Nothing was in it yet.
+            // Nobody was in them yet.
             let _ = groups.remove();
         })?;
         Ok(FirecrackerMachine {
@@ -139,26 +153,6 @@ impl Firecracker {
             monitor: None,
             removing: tokio::sync::Mutex::new(()),
         })
-    }
-
-    fn groups(&self, name: &str, limits: MonitorLimits) -> Result<Cgroup, VmmError> {
-        let limits = Limits {
-            memory_max_bytes: limits.memory_bytes,
-            cpu_max: limits.cpu_max.map(|(quota_micros, period_micros)| CpuMax {
-                quota_micros,
-                period_micros,
-            }),
-            pids_max: None,
-            accounting: Accounting::WithLimits,
-        };
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-        let leaf = leaf_name(name, &self.creator, sequence);
-        self.groups
-            .create(&leaf, &limits)
-            .map_err(|error| VmmError::Host {
-                step: format!("make the control group of the machine {name}"),
-                source: io::Error::other(error),
-            })
     }
 
     /// Puts what the monitor opens into its place.
@@ -216,13 +210,7 @@ impl Firecracker {
                 // The jailer wants the file name to be the program's, and copies it.
                 let folder = jail::open_folder(&folder)?;
                 let name = PROGRAM;
-                put(
-                    program,
-                    folder.as_fd(),
-                    name,
-                    Reader::Ourselves,
-                    Use::Execute,
-                )?;
+                put(program, folder.as_fd(), name, Reader::Anybody, Use::Execute)?;
             }
             Ok(())
         })
@@ -238,49 +226,65 @@ impl Firecracker {
         let listener = machine
             .place
             .on_host(&format!("{VSOCK}_{}", self.guest_port()));
-        let bridge =
-            Bridge::bind(&listener, machine.place.owner()).map_err(|source| VmmError::Host {
-                step: format!("listen at {}", listener.display()),
-                source,
-            })?;
+        let dialler = machine.place.reader();
+        let bridge = Bridge::bind(&listener, dialler).map_err(|source| VmmError::Host {
+            step: format!("listen at {}", listener.display()),
+            source,
+        })?;
         machine.bridge = Some(bridge);
-        let lease = machine.lease.get_mut();
-        let lease = lease.unwrap_or_else(PoisonError::into_inner);
-        let held = lease.as_ref().map(IdLease::duplicate);
-        let command = self.command(&machine.place, order);
-        let tether = Tether {
-            groups: Arc::clone(&machine.groups),
-            network: Network::Empty,
-            held: held.transpose().map_err(|source| VmmError::Host {
-                step: "share the lease of a user id".into(),
-                source,
-            })?,
+        let process = match (&self.jails, &order.artifacts.jailer, machine.place.owner()) {
+            (Some(jails), Some(jailer), Some(owner)) => {
+                let command = jailer_command(jailer, &jails.base, order, owner);
+                Running::Jailed(start_jailed(machine, command, order.name).await?)
+            }
+            _ => Running::Confined(self.start_confined(machine, order).await?),
         };
-        // A network namespace may have to wait for the kernel's clean-up of earlier ones.
-        let step = format!("start {NAME} for the machine {}", order.name);
-        let started = blocking(&step, move || Process::start(command, tether));
-        let process = machine.process.insert(started.await?);
-        let pid = process.keeper().as_raw_nonzero().get().cast_unsigned();
+        let process = machine.process.insert(process);
+        // Until here it would have died with this process.
+        let pid = process.id();
         if let Some(start_time) = crate::process::start_time(pid) {
             note(order, Resource::Process { pid, start_time })?;
         }
         Ok(())
     }
 
-    fn command(&self, place: &Place, order: &BootOrder<'_>) -> Command {
-        let mut command = match (&self.jails, &order.artifacts.jailer, place.owner()) {
-            (Some(jails), Some(jailer), Some(owner)) => {
-                jailer_command(jailer, &jails.base, order, owner)
-            }
-            _ => {
-                let mut command = Command::new(version::executable(&order.artifacts.monitor));
-                command.current_dir(place.path()).args(["--id", order.name]);
-                command
-            }
+    /// Starts the monitor without a jailer: with nothing but its own folder.
+    async fn start_confined(
+        &self,
+        machine: &FirecrackerMachine,
+        order: &BootOrder<'_>,
+    ) -> Result<Monitor, VmmError> {
+        let place = &machine.place;
+        let mut arguments = [NAME, "--id", order.name].map(str::to_owned).to_vec();
+        arguments.extend(monitor_arguments(place));
+        let confinement = confined::Order {
+            arguments,
+            environment: Vec::new(),
+            working_folder: place.path().to_owned(),
+            readable: LIBRARIES.iter().map(PathBuf::from).collect(),
+            own: vec![place.path().to_owned()],
+            reopened: Vec::new(),
+            // Without it the monitor itself says what is missing.
+            devices: Some(PathBuf::from(KVM))
+                .filter(|device| device.exists())
+                .into_iter()
+                .collect(),
+            control_groups: machine.groups.paths(),
+            open_files: u64::from(MAX_DESCRIPTORS),
+            file_bytes: file_bytes(order),
+            privileges: Privileges::None,
+            network: confined::Network::Empty,
+            output: Output::Pipe,
         };
-        // Its seccomp filters are on unless it is told otherwise, which nobody can.
-        command.args(["--api-sock", &place.seen(API_SOCKET), "--level", "Error"]);
-        command
+        Monitor::start(Start {
+            name: NAME,
+            helper: self.helper.clone(),
+            order: confinement,
+            program: Arc::clone(&order.artifacts.monitor.file),
+            descriptors: Vec::new(),
+            console: None,
+        })
+        .await
     }
 
     fn initrd<'a>(&self, order: &BootOrder<'a>) -> Option<&'a Artifact> {
@@ -351,7 +355,7 @@ fn jailer_command(
     order: &BootOrder<'_>,
     owner: u32,
 ) -> Command {
-    let file_bytes = order.shape.memory_bytes().saturating_add(FILE_MARGIN_BYTES);
+    let file_bytes = file_bytes(order);
     let owner = owner.to_string();
     let mut command = Command::new(version::executable(jailer));
     command
@@ -366,6 +370,45 @@ fn jailer_command(
         .args(["--resource-limit", &format!("fsize={file_bytes}")])
         .arg("--");
     command
+}
+
+/// Starts a jailer tethered, in the machine's control groups and with its lease.
+async fn start_jailed(
+    machine: &mut FirecrackerMachine,
+    mut command: Command,
+    name: &str,
+) -> Result<Process, VmmError> {
+    command.args(monitor_arguments(&machine.place));
+    let lease = machine.lease.get_mut();
+    let lease = lease.unwrap_or_else(PoisonError::into_inner);
+    let held = lease.as_ref().map(IdLease::duplicate);
+    let tether = Tether {
+        groups: machine.groups.group(),
+        network: Network::Empty,
+        held: held.transpose().map_err(|source| VmmError::Host {
+            step: "share the lease of a user id".into(),
+            source,
+        })?,
+    };
+    // A network namespace may have to wait for the kernel's clean-up of earlier ones.
+    let step = format!("start {NAME} for the machine {name}");
+    blocking(&step, move || Process::start(command, tether)).await
+}
+
+/// What a monitor is told whoever starts it. Its seccomp filters are on unless it is told otherwise,
+/// which nobody can.
+fn monitor_arguments(place: &Place) -> Vec<String> {
+    vec![
+        "--api-sock".to_owned(),
+        place.seen(API_SOCKET),
+        "--level".to_owned(),
+        "Error".to_owned(),
+    ]
+}
+
+/// Size of the largest file that a monitor may write, in bytes.
+fn file_bytes(order: &BootOrder<'_>) -> u64 {
+    order.shape.memory_bytes().saturating_add(FILE_MARGIN_BYTES)
 }
 
 async fn load(machine: &FirecrackerMachine) -> Result<(), VmmError> {

@@ -1,6 +1,11 @@
 //! Where the guest's connections come out.
 
-use std::{io, os::unix::net::UnixListener as BoundListener, path::Path, time::Duration};
+use std::{
+    io,
+    os::unix::{fs::PermissionsExt as _, net::UnixListener as BoundListener},
+    path::Path,
+    time::Duration,
+};
 
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -8,6 +13,8 @@ use tokio::{
     task::AbortHandle,
     time,
 };
+
+use super::stage::Reader;
 
 /// Connections that wait for somebody to talk to them; more are closed at once. A guest needs one,
 /// and another when it was restored.
@@ -25,17 +32,20 @@ pub(crate) struct Bridge {
 }
 
 impl Bridge {
-    /// Binds the socket, as only its owner may connect to it, and begins to accept.
+    /// Binds the socket, so that `dialler` may connect to it, and begins to accept.
     ///
     /// # Errors
     /// Those of bind(2), chown(2) and chmod(2).
-    pub(crate) fn bind(path: &Path, owner: Option<u32>) -> io::Result<Self> {
-        use std::os::unix::fs::PermissionsExt as _;
+    pub(crate) fn bind(path: &Path, dialler: Reader) -> io::Result<Self> {
         let listener = BoundListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        if owner.is_some() {
-            std::os::unix::fs::lchown(path, owner, owner)?;
-        }
+        let mode = match dialler {
+            Reader::Group(owner) => {
+                std::os::unix::fs::lchown(path, Some(owner), Some(owner))?;
+                0o600
+            }
+            Reader::Anybody => 0o666,
+        };
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
         let (come, waiting) = mpsc::channel(MAX_WAITING);
@@ -80,7 +90,7 @@ mod tests {
     async fn connections_come_in_order_and_too_many_are_closed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("v_9010");
-        let bridge = Bridge::bind(&path, None).unwrap();
+        let bridge = Bridge::bind(&path, Reader::Anybody).unwrap();
         let mut guests = Vec::new();
         for number in 0..=MAX_WAITING {
             let mut guest = UnixStream::connect(&path).await.unwrap();

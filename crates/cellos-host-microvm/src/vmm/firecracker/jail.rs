@@ -14,10 +14,10 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use rustix::fs::{AtFlags, Mode, OFlags, StatVfsMountFlags, mkdirat, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, StatVfsMountFlags, mkdirat, openat, statat};
 
-use super::{NAME, remove, stage::Reader};
-use crate::vmm::VmmError;
+use super::{NAME, stage::Reader};
+use crate::{remove, vmm::VmmError};
 
 /// What a monitor has in its place. Short, for the addresses of sockets.
 pub(crate) const KERNEL: &str = "kernel";
@@ -27,6 +27,10 @@ pub(crate) const API_SOCKET: &str = "a";
 pub(crate) const VSOCK: &str = "v";
 pub(crate) const STATE: &str = "state";
 pub(crate) const MEMORY: &str = "memory";
+
+/// A monitor's own folder in the machine's, where there is no jail. The record beside it is out of
+/// its reach.
+pub(crate) const FOLDER: &str = "m";
 
 /// The program's name, which the jailer makes a folder of.
 pub(crate) const PROGRAM: &str = "firecracker";
@@ -65,8 +69,8 @@ enum Kind {
         name: String,
         owner: u32,
     },
-    /// The monitor's working folder.
-    Folder,
+    /// The monitor's working folder in the machine's.
+    Folder { machine: File },
 }
 
 impl JailBase {
@@ -171,20 +175,25 @@ impl JailBase {
 }
 
 impl Place {
-    /// The machine's own folder, where there is no jail.
+    /// A new folder in the machine's, where there is no jail.
     ///
     /// # Errors
-    /// A folder that cannot be opened, or whose path is too long for sockets in it.
-    pub(crate) fn folder(folder: &Path) -> Result<Self, VmmError> {
-        check_sockets(folder)?;
-        let open = open_folder(folder).map_err(|source| VmmError::Host {
-            step: format!("open the machine's folder {}", folder.display()),
+    /// A folder that cannot be made, or whose path is too long for sockets in it.
+    pub(crate) fn folder(machine: &Path) -> Result<Self, VmmError> {
+        let root = machine.join(FOLDER);
+        check_sockets(&root)?;
+        let made = || -> io::Result<Self> {
+            let machine = open_folder(machine)?;
+            mkdirat(&machine, FOLDER, Mode::RWXU)?;
+            Ok(Self {
+                folder: open_folder(&root)?,
+                root: root.clone(),
+                kind: Kind::Folder { machine },
+            })
+        };
+        made().map_err(|source| VmmError::Host {
+            step: format!("make the monitor's folder {}", root.display()),
             source,
-        })?;
-        Ok(Self {
-            root: folder.to_owned(),
-            folder: open,
-            kind: Kind::Folder,
         })
     }
 
@@ -207,7 +216,7 @@ impl Place {
     pub(crate) fn seen(&self, name: &str) -> String {
         match self.kind {
             Kind::Jail { .. } => format!("/{name}"),
-            Kind::Folder => name.to_owned(),
+            Kind::Folder { .. } => name.to_owned(),
         }
     }
 
@@ -215,13 +224,13 @@ impl Place {
     pub(crate) fn owner(&self) -> Option<u32> {
         match self.kind {
             Kind::Jail { owner, .. } => Some(owner),
-            Kind::Folder => None,
+            Kind::Folder { .. } => None,
         }
     }
 
     /// Who has to be able to read staged files.
     pub(crate) fn reader(&self) -> Reader {
-        self.owner().map_or(Reader::Ourselves, Reader::Group)
+        self.owner().map_or(Reader::Anybody, Reader::Group)
     }
 
     /// Removes everything of the monitor. Harmless when done twice.
@@ -229,68 +238,25 @@ impl Place {
     /// # Errors
     /// What could not be removed.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        match &self.kind {
-            Kind::Jail { tree, name, .. } => remove::remove_tree(tree.as_fd(), name),
-            Kind::Folder => {
-                for name in self.names()? {
-                    match unlinkat(&self.folder, &name, AtFlags::empty()) {
-                        Err(rustix::io::Errno::NOENT) => {}
-                        other => other?,
-                    }
-                }
-                Ok(())
-            }
-        }
+        let (parent, name) = self.entry();
+        remove::remove_tree(parent.as_fd(), name)
     }
 
     /// What is still there, by looking.
     pub(crate) fn residue(&self) -> Vec<String> {
+        let (parent, name) = self.entry();
+        match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(rustix::io::Errno::NOENT) => Vec::new(),
+            _ => vec![format!("the folder {} is still there", self.root.display())],
+        }
+    }
+
+    /// The folder to remove, with the one that it is in.
+    fn entry(&self) -> (&File, &str) {
         match &self.kind {
-            Kind::Jail { tree, name, .. } => match statat(tree, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Err(rustix::io::Errno::NOENT) => Vec::new(),
-                _ => vec![format!("the jail {} is still there", self.root.display())],
-            },
-            Kind::Folder => match self.names() {
-                Ok(names) => names
-                    .iter()
-                    .map(|name| format!("{} is still there", self.on_host(name).display()))
-                    .collect(),
-                Err(error) => vec![format!("cannot look into {}: {error}", self.root.display())],
-            },
+            Kind::Jail { tree, name, .. } => (tree, name),
+            Kind::Folder { machine } => (machine, FOLDER),
         }
-    }
-
-    /// Files of the monitor in a folder that is not its alone: all but the snapshot's.
-    fn names(&self) -> io::Result<Vec<String>> {
-        let sockets = format!("{VSOCK}_");
-        let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.folder)? {
-            let name = entry?;
-            let Ok(name) = name.file_name().to_str() else {
-                continue;
-            };
-            if [KERNEL, INITRD, BASE, API_SOCKET, VSOCK].contains(&name)
-                || name.starts_with(&sockets)
-            {
-                names.push(name.to_owned());
-            }
-        }
-        Ok(names)
-    }
-}
-
-/// Removes the jail of a machine whose supervisor was killed; its monitor died with that. Harmless
-/// where there is none.
-///
-/// # Errors
-/// What could not be removed; `InvalidInput` for what is no machine's name.
-pub(crate) fn remove_stale(chroot_base: &Path, name: &str) -> io::Result<()> {
-    if !is_name(name.as_ref()) {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    match open_folder(&chroot_base.join(PROGRAM)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        tree => remove::remove_tree(tree?.as_fd(), name),
     }
 }
 

@@ -10,7 +10,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use cellos_isolation::cgroup::Cgroup;
 use rustix::{fs::Mode, process::Pid};
 use tokio::{
     net::UnixStream,
@@ -24,12 +23,14 @@ use super::{
     bridge::Bridge,
     ids::IdLease,
     jail::{self, MEMORY, PROGRAM, Place, STATE},
-    process::{self, Process},
+    process,
     requests::{Action, ActionType, Call, InstanceState, SnapshotCreate, SnapshotType, VmState},
+    running::Running,
     stage::{self, Reader, Use},
     version::{RESTORES, Version},
 };
 use crate::{
+    limits::MonitorGroup,
     plan::MachineShape,
     vmm::{Machine, MonitorEnd, Snapshot, VmmError},
 };
@@ -60,9 +61,9 @@ pub(crate) struct FirecrackerMachine {
     pub(super) folder: PathBuf,
     pub(super) place: Place,
     pub(super) lease: Mutex<Option<IdLease>>,
-    pub(super) groups: Arc<Cgroup>,
+    pub(super) groups: Arc<MonitorGroup>,
     pub(super) bridge: Option<Bridge>,
-    pub(super) process: Option<Process>,
+    pub(super) process: Option<Running>,
     pub(super) api: Option<Api>,
     pub(super) monitor: Option<(Pid, OwnedFd)>,
     pub(super) removing: tokio::sync::Mutex<()>,
@@ -177,10 +178,10 @@ impl FirecrackerMachine {
             process.drained().await;
         }
         let said = self.process.as_ref().map(|process| {
-            let errors = process.errors().tail();
+            let errors = process.errors();
             // Firecracker logs to its output; a jailer complains to its errors.
             if errors.trim().is_empty() {
-                process.output().tail()
+                process.output()
             } else {
                 errors
             }
@@ -205,7 +206,7 @@ impl FirecrackerMachine {
         if time::timeout(KILL_TIMEOUT, process.ended()).await.is_ok() {
             return true;
         }
-        process.kill_keeper();
+        process.kill_again();
         let _ = time::timeout(KILL_TIMEOUT, process.ended()).await;
         self.monitor
             .as_ref()
@@ -234,7 +235,7 @@ impl FirecrackerMachine {
             *sha256 = stage::digest(&file)?;
             if !same_folder(folder, place)? {
                 let target = folder.as_fd();
-                stage::stage(&file, sha256, target, name, Reader::Ourselves, Use::Read)?;
+                stage::stage(&file, sha256, target, name, Reader::Anybody, Use::Read)?;
             }
         }
         Ok(Snapshot {
@@ -254,7 +255,7 @@ impl Machine for FirecrackerMachine {
     }
 
     fn cgroup(&self) -> Option<PathBuf> {
-        self.groups.primary_path().map(Into::into)
+        self.groups.primary()
     }
 
     async fn bridge(&self) -> Result<UnixStream, VmmError> {
@@ -279,7 +280,7 @@ impl Machine for FirecrackerMachine {
 
     fn console_tail(&self) -> String {
         let process = self.process.as_ref();
-        process.map_or_else(String::new, |process| process.output().tail())
+        process.map_or_else(String::new, Running::output)
     }
 
     async fn ask_to_end(&self) -> Result<(), VmmError> {
@@ -340,9 +341,10 @@ impl Machine for FirecrackerMachine {
         if !gone {
             residue.push(format!("the monitor {} does not end", self.pid()));
         }
-        if let Err(error) = self.groups.remove() {
-            residue.push(error.to_string());
-        }
+        let groups = Arc::clone(&self.groups);
+        // It may wait until the kernel counts nobody in them any more.
+        let groups = task::spawn_blocking(move || groups.remove()).await;
+        residue.extend(groups.unwrap_or_else(|error| vec![format!("control groups: {error}")]));
         if let Err(error) = self.place.remove() {
             residue.push(format!("{}: {error}", self.place.path().display()));
         }
@@ -352,12 +354,6 @@ impl Machine for FirecrackerMachine {
             if !residue.contains(&line) {
                 residue.push(line);
             }
-        }
-        for path in self.groups.paths().filter(|path| path.exists()) {
-            residue.push(format!(
-                "the control group {} is still there",
-                path.display()
-            ));
         }
         if gone {
             // Only now: another machine may get it.

@@ -1,7 +1,7 @@
-//! Firecracker, behind its jailer.
+//! Firecracker, behind its jailer, or where the operator wants none, confined as QEMU is.
 //!
 //! ```text
-//! lease of an id ─ jail with staged files ─ listener ─ control groups
+//! lease of an id ─ control groups ─ jail with staged files ─ listener
 //!   ─ jailer, tethered ─ socket ─ process found ─ calls ─ machine
 //! ```
 //!
@@ -16,9 +16,9 @@ mod ids;
 mod jail;
 mod machine;
 mod process;
-mod remove;
 mod requests;
 mod ring;
+mod running;
 mod stage;
 mod verified;
 mod version;
@@ -26,10 +26,10 @@ mod version;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use cellos_isolation::cgroup::{CgroupHost, Creator};
+use cellos_isolation::confined::Helper;
 
 #[cfg(test)]
 use self::stage::Use;
@@ -47,6 +47,7 @@ use crate::artifacts::Artifact;
 use crate::{
     artifacts::Artifacts,
     config::{FirecrackerConfig, Jail, MicrovmConfig},
+    limits::MonitorGroups,
     vmm::{BootOrder, Driver, Machine, MonitorFacts, Parking, Snapshot, VmmError},
 };
 
@@ -62,10 +63,9 @@ pub(crate) struct Firecracker {
     /// `None` where the operator wants no jails.
     jails: Option<Jails>,
     disk_rate: Option<RateLimiter>,
-    groups: CgroupHost,
-    creator: Creator,
-    /// Makes names of control groups unique.
-    sequence: AtomicU64,
+    groups: MonitorGroups,
+    /// Starts monitors that no jailer starts.
+    helper: Helper,
     verified: Arc<Verified>,
     /// Put into each machine's place.
     #[cfg(test)]
@@ -89,11 +89,13 @@ impl Firecracker {
         config: &MicrovmConfig,
         settings: &FirecrackerConfig,
         artifacts: &Artifacts,
+        helper: Helper,
     ) -> Result<Self, VmmError> {
         let said = version::ask(&artifacts.monitor, artifacts.jailer.as_ref())?;
         let jails = match &settings.jail {
             Jail::None => {
-                jail::check_sockets(&config.run_folder.join("n".repeat(jail::MAX_NAME_BYTES)))?;
+                let longest = config.run_folder.join("n".repeat(jail::MAX_NAME_BYTES));
+                jail::check_sockets(&longest.join(jail::FOLDER))?;
                 None
             }
             Jail::Jailer {
@@ -128,12 +130,8 @@ impl Firecracker {
                 rates.disk_bytes_per_second,
                 rates.disk_operations_per_second,
             ),
-            groups: CgroupHost::detect(config.cgroup_parent.as_deref()),
-            creator: Creator::current().map_err(|source| VmmError::Host {
-                step: "look at this process in /proc".into(),
-                source,
-            })?,
-            sequence: AtomicU64::new(0),
+            groups: MonitorGroups::new(config.cgroup_parent.as_deref())?,
+            helper,
             verified: Arc::default(),
             #[cfg(test)]
             extra_files: Vec::new(),

@@ -18,8 +18,9 @@ use sha2::{Digest as _, Sha256};
 pub(crate) enum Reader {
     /// The monitor of a jail, by its group: it owns none of its files, so it can change none.
     Group(u32),
-    /// Only we.
-    Ourselves,
+    /// Whoever gets there: the folder lets in nobody but the monitor, whose user is not known
+    /// before it runs.
+    Anybody,
 }
 
 /// What is done with a staged file.
@@ -56,11 +57,9 @@ pub(crate) fn stage(
         ));
     }
     let ours_alone = metadata.uid() == 0 && metadata.mode() & 0o022 == 0;
-    let wanted = match (reader, purpose) {
-        (Reader::Group(_), Use::Read) => 0o004,
-        (Reader::Ourselves, Use::Read) => 0o400,
-        (Reader::Group(_), Use::Execute) => 0o005,
-        (Reader::Ourselves, Use::Execute) => 0o500,
+    let wanted = match purpose {
+        Use::Read => 0o004,
+        Use::Execute => 0o005,
     };
     if ours_alone && metadata.mode() & wanted == wanted && link(source, folder, name).is_ok() {
         return Ok(());
@@ -105,8 +104,8 @@ fn copy(
     let mode = match (reader, purpose) {
         (Reader::Group(_), Use::Read) => 0o440,
         (Reader::Group(_), Use::Execute) => 0o550,
-        (Reader::Ourselves, Use::Read) => 0o400,
-        (Reader::Ourselves, Use::Execute) => 0o500,
+        (Reader::Anybody, Use::Read) => 0o444,
+        (Reader::Anybody, Use::Execute) => 0o555,
     };
     if let Reader::Group(group) = reader {
         rustix::fs::fchown(&target, None, Some(rustix::fs::Gid::from_raw(group)))?;
@@ -226,7 +225,7 @@ mod tests {
             &sha256,
             place.as_fd(),
             "staged",
-            Reader::Ourselves,
+            Reader::Anybody,
             Use::Read,
         )
         .unwrap_err();

@@ -21,7 +21,7 @@ use std::{
 
 use async_trait::async_trait;
 use cellos_core::ports::workload::GuestExecution;
-use cellos_isolation::confined::{FIRST_DESCRIPTOR, Helper, Order, Privileges};
+use cellos_isolation::confined::{FIRST_DESCRIPTOR, Helper, Order, Output, Privileges};
 use tokio::net::UnixStream;
 
 pub(crate) use self::command_line::Accelerator;
@@ -229,6 +229,7 @@ impl QemuDriver {
             file_bytes: 0,
             privileges: Privileges::None,
             network: MachineNetwork::None.order(),
+            output: Output::Discarded,
         };
         let monitor = Monitor::start(Start {
             name: NAME,

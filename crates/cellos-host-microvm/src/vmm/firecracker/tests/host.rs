@@ -21,11 +21,13 @@ use crate::{
     config::{
         BootFiles, DriverChoice, FirecrackerConfig, Jail, ManifestTrust, MicrovmConfig, RateLimits,
     },
+    place::Place,
     plan::MachineShape,
     vmm::{
         BootOrder, Driver as _, Machine, MonitorLimits, Snapshot, VmmError,
         firecracker::{
             Firecracker,
+            jail::FOLDER,
             stage::{Use, digest},
         },
     },
@@ -153,7 +155,7 @@ impl Host {
         let DriverChoice::Firecracker(settings) = &config.driver else {
             unreachable!();
         };
-        Firecracker::new(config, settings, artifacts)
+        Firecracker::new(config, settings, artifacts, crate::testing::helper())
     }
 
     pub(super) fn machine_folder(&self, name: &str) -> PathBuf {
@@ -167,7 +169,7 @@ impl Host {
     pub(super) fn root(&self, name: &str) -> PathBuf {
         match self.artifacts.jailer {
             Some(_) => self.jails().join(name).join("root"),
-            None => self.machine_folder(name),
+            None => self.machine_folder(name).join(FOLDER),
         }
     }
 
@@ -186,6 +188,15 @@ impl Host {
         time::timeout(PATIENCE, self.driver.boot(order))
             .await
             .unwrap()
+    }
+
+    /// In a place with a record, which is left to whoever finds it.
+    pub(super) async fn boot_in(&self, place: &Place) -> Result<Box<dyn Machine>, VmmError> {
+        let order = BootOrder {
+            record: place.record(),
+            ..self.order(place.name(), place.folder(), MonitorLimits::default())
+        };
+        self.driver.boot(order).await
     }
 
     /// With a name that was used before, or that no machine may have.

@@ -15,6 +15,8 @@ use super::{
 };
 use crate::{
     config::{BootFiles, RateLimits},
+    leftovers::{self, Which},
+    place::Place,
     vmm::{Driver as _, MonitorLimits, Parking},
 };
 use cellos_core::ports::workload::GuestExecution;
@@ -161,44 +163,130 @@ mod as_root {
     /// The test executes itself: with this variable it is the supervisor that is killed.
     const SUPERVISED: &str = "CELLOS_TEST_KILLED_SUPERVISOR";
 
+    /// When a supervisor is killed.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+    enum Moment {
+        /// Its monitor waits for calls that do not come to an end.
+        Booting,
+        /// Its machine runs.
+        Running,
+    }
+
     #[tokio::test]
-    async fn nothing_outlives_a_supervisor_that_is_killed() {
+    async fn nothing_outlives_a_supervisor_that_is_killed_and_what_it_leaves_is_undone() {
         needs!(Jailed);
-        let host = Host::new(Kind::Jailed, Programs::Fake, json!({}));
-        if let Some(place) = std::env::var_os(SUPERVISED) {
-            let machine = host.boot("m1").await.unwrap();
-            let (_stream, _) = report(&*machine).await;
-            let jails = host.jails();
-            let said = json!({ "pid": machine.pid(), "jails": jails, "run": host.folder.path() });
-            fs::write(&place, said.to_string()).unwrap();
-            std::future::pending::<()>().await;
+        if let Some(order) = std::env::var_os(SUPERVISED) {
+            let order = order.into_string().unwrap();
+            return supervise(&serde_json::from_str(&order).unwrap()).await;
         }
-        let place = host.folder.path().join("said");
+        for (kind, moment) in [
+            (Kind::Jailed, Moment::Booting),
+            (Kind::Jailed, Moment::Running),
+            (Kind::Unjailed, Moment::Running),
+        ] {
+            killed(kind, moment, cellos_testkit::test_name!()).await;
+        }
+    }
+
+    /// Boots a machine in a place and waits to be killed.
+    async fn supervise(order: &Value) {
+        let kind = match order["jailed"].as_bool() {
+            Some(true) => Kind::Jailed,
+            _ => Kind::Unjailed,
+        };
+        let settings = match serde_json::from_value(order["moment"].clone()).unwrap() {
+            Moment::Booting => {
+                json!({ "calls": [{ "call": "PUT /boot-source", "then": "never-answer" }] })
+            }
+            Moment::Running => json!({}),
+        };
+        let host = Host::new(kind, Programs::Fake, settings);
+        let tell = |name: &str, text: &str| {
+            let place = std::path::Path::new(order["place"].as_str().unwrap());
+            fs::write(place.join("new"), text).unwrap();
+            fs::rename(place.join("new"), place.join(name)).unwrap();
+        };
+        tell("run", host.folder.path().to_str().unwrap());
+        let place = Place::make(host.folder.path(), Some("cell")).unwrap();
+        let machine = host.boot_in(&place).await.unwrap();
+        let (_stream, _) = report(&*machine).await;
+        tell("booted", &machine.pid().to_string());
+        std::future::pending::<()>().await;
+    }
+
+    async fn killed(kind: Kind, moment: Moment, test: &str) {
+        let said = tempfile::tempdir().unwrap();
+        let order = json!({
+            "place": said.path(), "jailed": kind == Kind::Jailed, "moment": moment,
+        });
         let mut supervisor = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", cellos_testkit::test_name!(), "--nocapture"])
-            .env(SUPERVISED, &place)
+            .args(["--exact", test, "--nocapture"])
+            .env(SUPERVISED, order.to_string())
             .spawn()
             .unwrap();
-        let said = eventually(|| serde_json::from_slice::<Value>(&fs::read(&place).ok()?).ok());
-        let said = said.await;
-        let pid = u32::try_from(said["pid"].as_u64().unwrap()).unwrap();
-        let run = std::path::PathBuf::from(said["run"].as_str().unwrap());
-        let pool = || super::super::super::ids::IdPool::new(&run, FIRST_ID, 1).unwrap();
+        let hear = |name: &str| fs::read_to_string(said.path().join(name)).ok();
+        let run = std::path::PathBuf::from(eventually(|| hear("run")).await);
+        if moment == Moment::Running {
+            eventually(|| hear("booted")).await;
+        }
+        // What is noted is there, and whatever is there was noted.
+        let noted = eventually(|| noted(&run)).await;
+        let process = noted
+            .iter()
+            .find_map(|noted| noted["process"]["pid"].as_u64());
+        let Some(pid) = process.and_then(|pid| u32::try_from(pid).ok()) else {
+            panic!("{kind:?} {moment:?}: no process in {noted:?}");
+        };
         assert!(is_there(pid));
-        pool().lease().unwrap_err();
+        let jails: Vec<_> = noted
+            .iter()
+            .filter_map(|noted| noted["folder"]["path"].as_str())
+            .collect();
+        assert_eq!(jails.len(), usize::from(kind == Kind::Jailed), "{noted:?}");
+        assert!(jails.iter().all(|jail| fs::exists(jail).unwrap()));
+        let pool = || super::super::super::ids::IdPool::new(&run, FIRST_ID, 1).unwrap();
+        if kind == Kind::Jailed {
+            pool().lease().unwrap_err();
+        }
+        assert!(leftovers::remove(&run, Which::All).unwrap().is_empty());
         supervisor.kill().unwrap();
         supervisor.wait().unwrap();
         eventually(|| (!is_there(pid)).then_some(())).await;
         // The lease's lock went with the last process that could run under the id.
         eventually(|| pool().lease().ok()).await;
-        let base = run.join("jails");
-        super::super::super::jail::remove_stale(&base, "m1").unwrap();
-        super::super::super::jail::remove_stale(&base, "m1").unwrap();
-        assert_eq!(
-            super::super::host::names(&base.join("firecracker")),
-            Vec::<String>::new()
-        );
+        let removed = leftovers::remove(&run, Which::OfCell("cell")).unwrap();
+        assert!(removed.len() > jails.len(), "{removed:?}");
+        assert!(leftovers::remove(&run, Which::All).unwrap().is_empty());
+        assert!(!jails.iter().any(|jail| fs::exists(jail).unwrap()));
+        let groups = noted
+            .iter()
+            .filter_map(|noted| noted["controlGroup"]["path"].as_str());
+        for group in groups {
+            assert!(!fs::exists(group).unwrap(), "{group} is still there");
+        }
+        assert!(place_of(&run).is_none());
         fs::remove_dir_all(run).unwrap();
+    }
+
+    /// The folder of the only place below a run folder.
+    fn place_of(run: &std::path::Path) -> Option<std::path::PathBuf> {
+        let entries = fs::read_dir(run).ok()?.flatten();
+        let mut folders = entries.map(|entry| entry.path().join("machine.jsonl"));
+        folders.find(|record| record.is_file())
+    }
+
+    /// What its record names, once the monitor's process is among that.
+    fn noted(run: &std::path::Path) -> Option<Vec<Value>> {
+        let text = fs::read_to_string(place_of(run)?).ok()?;
+        let lines = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let noted: Vec<Value> = lines
+            .map(|told| told["has"].clone())
+            .filter(|has| !has.is_null())
+            .collect();
+        let complete = noted.iter().any(|noted| !noted["process"].is_null());
+        complete.then_some(noted)
     }
 
     async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {

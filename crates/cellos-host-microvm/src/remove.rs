@@ -6,6 +6,7 @@ use std::{
     hash::{BuildHasher as _, Hasher as _},
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::Path,
 };
 
 use rustix::{
@@ -16,6 +17,21 @@ use rustix::{
 /// How deep the removal goes at once, each level with a descriptor. The jailer makes two levels.
 /// What lies deeper, and was made to exhaust us, is moved up first.
 const MAX_DEPTH: usize = 16;
+
+/// Removes a folder as [`remove_tree`] does, by its path.
+///
+/// # Errors
+/// As [`remove_tree`]; `NotFound` where there is none, `InvalidInput` for what is no path of a folder.
+pub(crate) fn remove_folder_at(path: &Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str()))
+    else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    path.symlink_metadata()?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = rustix::fs::open(parent, flags, Mode::empty())?;
+    remove_tree(parent.as_fd(), name)
+}
 
 /// Removes the folder `name` with all it holds, going from descriptor to descriptor: no link is
 /// followed and no mount entered. One that is gone is fine.
