@@ -125,7 +125,7 @@ pub(crate) struct PlaceError {
 }
 
 /// Makes a folder that only its owner enters, or sees that there is one.
-fn private_folder(path: &Path) -> io::Result<()> {
+pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     must_be_private(&fs::metadata(path)?)
 }

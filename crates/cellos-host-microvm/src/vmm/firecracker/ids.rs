@@ -18,7 +18,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 
 use super::NAME;
-use crate::vmm::VmmError;
+use crate::{place::private_folder, vmm::VmmError};
 
 /// Folder of the locks below the run folder.
 const FOLDER: &str = "ids";
@@ -42,6 +42,8 @@ pub(crate) struct IdLease {
 }
 
 impl IdPool {
+    /// The pool whose locks are in a run folder, which is made where it is missing.
+    ///
     /// # Errors
     /// [`VmmError::Unusable`] for a range that is empty, holds root or has no end.
     pub(crate) fn new(run_folder: &Path, first: u32, count: u32) -> Result<Self, VmmError> {
@@ -56,6 +58,7 @@ impl IdPool {
                 ),
             });
         }
+        private_folder(run_folder).map_err(|error| failed(run_folder, error))?;
         let folder = run_folder.join(FOLDER);
         match DirBuilder::new().mode(0o700).create(&folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {

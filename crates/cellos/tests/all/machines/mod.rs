@@ -5,6 +5,7 @@
 
 mod bundle;
 mod ends;
+mod firecracker;
 mod forgery;
 mod killed;
 mod refusals;
