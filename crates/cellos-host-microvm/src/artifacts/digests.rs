@@ -3,6 +3,9 @@
 //! Bundles have hundreds of megabytes, and every cell would have to read them. A file that has the
 //! same device, inode, size, modification and change time as when it was measured is the same file:
 //! the change time cannot be set by anybody without changing the system's clock.
+//!
+//! Of a file that only root may write, the change time does not count: a jail links it, which
+//! changes that time, and root could change the clock.
 
 use std::{
     collections::HashMap,
@@ -30,6 +33,9 @@ const MAX_CACHE_BYTES: u64 = 128 * 1024;
 /// kernel's clock for them ticks every few milliseconds, other file systems' every two seconds.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
 
+/// Permissions of group and others to write, `S_IWGRP | S_IWOTH`.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
 /// Bytes that are read at once.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -49,7 +55,8 @@ struct Identity {
     ino: u64,
     size: u64,
     mtime: [i64; 2],
-    ctime: [i64; 2],
+    /// Absent where only root may write the file.
+    ctime: Option<[i64; 2]>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -60,7 +67,7 @@ struct Kept {
 }
 
 /// Version of [`Kept`]; a cache of another one is not used.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 
 impl Digests {
     /// Keeps digests in a folder as well, and begins with those that are there.
@@ -113,17 +120,22 @@ impl Digests {
 impl Identity {
     fn of(file: &File) -> io::Result<Self> {
         let found = file.metadata()?;
+        let only_root = found.uid() == 0 && found.mode() & WRITABLE_BY_OTHERS == 0;
         Ok(Self {
             dev: found.dev(),
             ino: found.ino(),
             size: found.size(),
             mtime: [found.mtime(), found.mtime_nsec()],
-            ctime: [found.ctime(), found.ctime_nsec()],
+            ctime: (!only_root).then(|| [found.ctime(), found.ctime_nsec()]),
         })
     }
 
     fn is_older_than(&self, age: Duration) -> bool {
-        let changed = u64::try_from(self.ctime[0].max(self.mtime[0])).unwrap_or(u64::MAX);
+        let [modified, _] = self.mtime;
+        let changed = self
+            .ctime
+            .map_or(modified, |[changed, _]| changed.max(modified));
+        let changed = u64::try_from(changed).unwrap_or(u64::MAX);
         SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .is_ok_and(|now| now.saturating_sub(Duration::from_secs(changed)) >= age)
@@ -203,4 +215,38 @@ fn store(path: &Path, known: &HashMap<Identity, String>) -> io::Result<()> {
         .open(&next)?;
     io::Write::write_all(&mut &file, &text)?;
     fs::rename(&next, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_link_is_a_change_only_of_what_others_may_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "content").unwrap();
+        let file = File::open(&path).unwrap();
+        let root = rustix::process::geteuid().is_root();
+        for (mode, link_is_a_change) in [(0o644, !root), (0o666, true)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let before = Identity::of(&file).unwrap();
+            // The clock of files ticks every few milliseconds.
+            std::thread::sleep(Duration::from_millis(50));
+            let link = folder.path().join("link");
+            fs::hard_link(&path, &link).unwrap();
+            fs::remove_file(link).unwrap();
+            assert_eq!(
+                Identity::of(&file).unwrap() != before,
+                link_is_a_change,
+                "{mode:o}"
+            );
+        }
+        let before = Identity::of(&file).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        fs::write(&path, "CONTENT").unwrap();
+        assert_ne!(Identity::of(&file).unwrap(), before);
+    }
 }
