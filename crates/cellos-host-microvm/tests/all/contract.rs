@@ -121,7 +121,7 @@ fn monitors_below(folder: &Path) -> Vec<String> {
 }
 
 /// What was built beside this test.
-fn built(name: &str) -> Result<PathBuf, Missing> {
+pub(super) fn built(name: &str) -> Result<PathBuf, Missing> {
     let test = env::current_exe().unwrap();
     let profile = test.ancestors().nth(2).unwrap();
     [profile.join("examples").join(name), profile.join(name)]
@@ -133,12 +133,12 @@ fn built(name: &str) -> Result<PathBuf, Missing> {
         })
 }
 
-fn helper() -> Helper {
+pub(super) fn helper() -> Helper {
     let named = env::var_os("NEXTEST_BIN_EXE_cellos-confined").map(PathBuf::from);
     Helper::at(named.unwrap_or_else(|| env!("CARGO_BIN_EXE_cellos-confined").into()))
 }
 
-mod over_the_fake_firecracker {
+pub(super) mod over_the_fake_firecracker {
     use super::*;
 
     fn fake() -> Result<MicrovmUnderTest, Missing> {
@@ -158,7 +158,7 @@ mod over_the_fake_firecracker {
     }
 
     /// Files that nothing executes: the stand-in only opens them.
-    fn small_bundle(folder: &Path) -> PathBuf {
+    pub(crate) fn small_bundle(folder: &Path) -> PathBuf {
         let mut manifest = String::new();
         for (role, name) in [
             ("kernel", "vmlinux"),

@@ -6,3 +6,4 @@
 #[cfg(target_arch = "x86_64")]
 mod bare_guest;
 mod contract;
+mod pool;
