@@ -256,9 +256,18 @@ pub(crate) fn fresh_cell_id(run_id: &str) -> String {
 
 /// A name that no backend has.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no backend {name:?}; there are {}", backend_names().collect::<Vec<_>>().join(" and "))]
+#[error("there is no backend {name:?}; there are {}", listed())]
 pub(crate) struct UnknownBackend {
     name: String,
+}
+
+/// All names as a person lists them.
+fn listed() -> String {
+    let names: Vec<_> = backend_names().collect();
+    match names.split_last() {
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => String::new(),
+    }
 }
 
 /// A backend that cannot be started.
@@ -370,7 +379,7 @@ mod tests {
         let failure = prepare("gvisor", &BackendOptions::default()).err().unwrap();
         assert_eq!(
             failure.message(),
-            "there is no backend \"gvisor\"; there are linux and microvm and stub"
+            "there is no backend \"gvisor\"; there are linux, microvm and stub"
         );
     }
 

@@ -73,6 +73,7 @@ pub(crate) struct Staged {
     pub(crate) plan: VmPlan,
     pub(crate) artifacts: Artifacts,
     /// Kept until the machine has its memory.
+    #[expect(dead_code, reason = "holds what was promised as long as it lives")]
     pub(crate) promise: Promise,
     pub(crate) driver: Arc<dyn Driver>,
     /// When the host ends the machine itself.

@@ -194,7 +194,7 @@ fn configurations_that_would_silently_guard_nothing_are_refused() {
     for (name, variable, value) in [
         ("hardened", "CELLOS_DEPLOYMENT_PROFILE", "hardened"),
         ("unknown-variable", "CELLOS_RUN_TIMOUT_MS", "5"),
-        ("unknown-backend", "CELLOS_CELL_BACKEND", "firecracker"),
+        ("unknown-backend", "CELLOS_CELL_BACKEND", "gvisor"),
         (
             "not-a-switch",
             "CELLOS_REQUIRE_AUTHORITY_DERIVATION",

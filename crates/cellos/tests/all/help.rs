@@ -67,7 +67,10 @@ fn versions_name_the_documents_and_backends() {
     );
     let output = place.cellos(&["version", "--json"]).output().unwrap();
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(json["backends"], serde_json::json!(["linux", "stub"]));
+    assert_eq!(
+        json["backends"],
+        serde_json::json!(["linux", "microvm", "stub"])
+    );
 }
 
 #[test]

@@ -38,6 +38,11 @@ const REFUSAL_CHARS: usize = 300;
 #[derive(Debug)]
 pub(crate) struct Control {
     conversation: tokio::sync::Mutex<Conversation>,
+    /// What QEMU said unasked.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "read by tests; kept bounded by the reader")
+    )]
     events: Arc<Mutex<VecDeque<Event>>>,
 }
 
@@ -137,6 +142,7 @@ impl Control {
     }
 
     /// What QEMU said unasked, in its order; at most the last 32.
+    #[cfg(test)]
     pub(crate) fn events(&self) -> Vec<Event> {
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         events.iter().cloned().collect()

@@ -8,7 +8,7 @@ use tokio::{net::UnixStream, sync::Mutex};
 use super::{
     super::{Machine, MonitorEnd, Snapshot, VmmError, process::Monitor},
     NAME,
-    control::{Control, Event},
+    control::Control,
 };
 use crate::limits::MonitorGroup;
 
@@ -16,6 +16,8 @@ use crate::limits::MonitorGroup;
 #[derive(Debug)]
 pub(crate) struct QemuMachine {
     monitor: Monitor,
+    /// Held, so that QEMU is heard out as long as the machine is there.
+    #[expect(dead_code, reason = "dropping it ends the conversation")]
     control: Control,
     /// The one connection that there is: a port of a virtio console, not a network.
     bridge: Mutex<Option<UnixStream>>,
@@ -35,11 +37,6 @@ impl QemuMachine {
             bridge: Mutex::new(Some(bridge)),
             group: Arc::new(group),
         }
-    }
-
-    /// What QEMU said unasked.
-    pub(crate) fn events(&self) -> Vec<Event> {
-        self.control.events()
     }
 }
 
