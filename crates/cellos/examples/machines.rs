@@ -66,8 +66,8 @@ fn measure(bundle: &Path) -> Result<(), Failure> {
                 steps.add(&run);
             }
         }
-        steps.print("booted");
         steps.print_boot();
+        steps.print("booted");
         println!(
             "{}",
             figure(
@@ -302,7 +302,7 @@ impl Steps {
             Some(GuestExecution::Emulated) => "emulated",
             Some(GuestExecution::Fake) | None => "by nothing real",
         };
-        let name = format!("of that, start of the monitor to a PID 1 that has spoken, {execution}");
+        let name = format!("booted: start of the monitor to a PID 1 that has spoken, {execution}");
         println!("{}", figure(&name, p50(&mut self.ready), "ms"));
     }
 
