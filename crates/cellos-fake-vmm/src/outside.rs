@@ -5,7 +5,7 @@
 //! folder when its machine starts, and waits until somebody connects. [`Guests`] is who does: a thread
 //! of the test looks for such sockets below a folder, as a driver gives its monitors places there.
 //!
-//! The VMM sends one message on its `SOCK_SEQPACKET` connection: JSON of [`Told`], with the descriptor
+//! The VMM sends one message on its `SOCK_SEQPACKET` connection: JSON of `Told`, with the descriptor
 //! of the serial console and, if there is one, that of the vsock device. After it, messages of one
 //! byte ask for signals. The connection's end, from either side, is the machine's end.
 
