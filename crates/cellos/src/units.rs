@@ -1,4 +1,5 @@
-//! Durations, sizes, processor shares and pairs as they are written on the command line.
+//! Durations, sizes, processor shares and pairs as they are written on the command line, and
+//! switches as they are written in variables.
 
 use std::time::Duration;
 
@@ -23,6 +24,15 @@ pub(crate) enum UnitError {
     Variable,
     #[error("expected SOURCE:TARGET or SOURCE:TARGET:ro or SOURCE:TARGET:rw, such as .:/work:rw")]
     Mount,
+}
+
+/// The one grammar of switches in variables. `None` for anything else.
+pub(crate) fn switch(text: &str) -> Option<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Some(true),
+        "0" | "false" | "no" | "off" => Some(false),
+        _ => None,
+    }
 }
 
 /// Splits `30s` into its number and its unit.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use super::variables::{self, Treatment};
-use crate::{compose, machines::Monitor};
+use crate::{compose, machines::Monitor, units::switch};
 
 /// The published name of the backend that boots machines, by Firecracker alone.
 const PUBLISHED_MACHINES: &str = "firecracker";
@@ -210,15 +210,6 @@ impl Environment {
                 .collect(),
             not_utf8: Vec::new(),
         }
-    }
-}
-
-/// The one grammar of switches.
-fn switch(text: &str) -> Option<bool> {
-    match text.trim().to_ascii_lowercase().as_str() {
-        "1" | "true" | "yes" | "on" => Some(true),
-        "0" | "false" | "no" | "off" => Some(false),
-        _ => None,
     }
 }
 

@@ -6,13 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cellos_core::signing::{RevocationListV1, RevokedKids, TrustVerifyKeys};
+use cellos_core::signing::RevokedKids;
 use cellos_host_microvm::{
     Accelerators, BootFiles, DriverChoice, FirecrackerConfig, Jail, ManifestTrust, MicrovmConfig,
     QemuConfig, RateLimits,
 };
 
-use super::Places;
+use super::{Places, keyring};
+use crate::units;
 
 /// The program that is looked for in `PATH` where none is named.
 const QEMU: &str = "qemu-system-x86_64";
@@ -187,10 +188,10 @@ impl Reader<'_> {
         let Some(text) = self.text(name) else {
             return default;
         };
-        match text.to_ascii_lowercase().as_str() {
-            "1" | "true" | "yes" | "on" => Switch::On,
-            "0" | "false" | "no" | "off" => Switch::Off,
-            _ => {
+        match units::switch(&text) {
+            Some(true) => Switch::On,
+            Some(false) => Switch::Off,
+            None => {
                 self.bad(
                     name,
                     text,
@@ -412,18 +413,15 @@ impl Reader<'_> {
             return ManifestTrust::Unsigned;
         }
         let path = &places.trusted_keys;
-        let keys = std::fs::read(path)
-            .map_err(|error| error.to_string())
-            .and_then(|text| TrustVerifyKeys::parse(&text).map_err(|error| error.to_string()));
-        match keys {
+        match keyring::trusted(path) {
             Ok(keys) => ManifestTrust::Keys {
                 keys,
                 revoked: self.revoked(places),
             },
-            Err(why) => {
+            Err(error) => {
                 self.errors.push(SettingError::Keys {
                     path: path.clone(),
-                    why,
+                    why: error.to_string(),
                 });
                 ManifestTrust::Unsigned
             }
@@ -434,19 +432,13 @@ impl Reader<'_> {
         let Some(path) = &places.revoked_keys else {
             return RevokedKids::default();
         };
-        let list = std::fs::read(path)
-            .map_err(|error| error.to_string())
-            .and_then(|text| RevocationListV1::parse(&text).map_err(|error| error.to_string()));
-        match list {
-            Ok(list) => list.kids(),
-            Err(why) => {
-                self.errors.push(SettingError::RevokedKeys {
-                    path: path.clone(),
-                    why,
-                });
-                RevokedKids::default()
-            }
-        }
+        keyring::revoked(path).unwrap_or_else(|error| {
+            self.errors.push(SettingError::RevokedKeys {
+                path: path.clone(),
+                why: error.to_string(),
+            });
+            RevokedKids::default()
+        })
     }
 }
 

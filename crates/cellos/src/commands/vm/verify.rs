@@ -3,12 +3,19 @@
 use std::{io::Write as _, path::PathBuf};
 
 use cellos_core::{
-    signing::{RevocationListV1, RevokedKids, TrustVerifyKeys},
+    signing::RevokedKids,
     vm_manifest::{ManifestTrust, Unsigned},
 };
 use cellos_vm_image::open_bundle;
 
-use crate::{exit::Exit, failure::Failure, machines::Places};
+use crate::{
+    exit::Exit,
+    failure::Failure,
+    machines::{
+        Places,
+        keyring::{self, KeyringError},
+    },
+};
 
 /// Checks the manifest's signature and every file against it.
 #[derive(Debug, clap::Args)]
@@ -25,41 +32,20 @@ pub(crate) struct VerifyArgs {
     revoked: Option<PathBuf>,
 }
 
+/// Keys that cannot be used; the cause says whether the file or what is in it is wrong.
 #[derive(Debug, thiserror::Error)]
-enum KeyringError {
+enum KeysError {
     #[error("the trusted keys cannot be read: {}", path.display())]
-    Io {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    #[error("{} is no keyring", path.display())]
-    Parse {
-        path: PathBuf,
-        source: cellos_core::signing::KeyFileError,
-    },
+    Trusted { path: PathBuf, source: KeyringError },
     #[error("the revoked keys cannot be read: {}", path.display())]
-    RevokedIo {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    #[error("{} is no list of revoked keys", path.display())]
-    RevokedParse {
-        path: PathBuf,
-        source: cellos_core::signing::RevocationError,
-    },
+    Revoked { path: PathBuf, source: KeyringError },
 }
 
 pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
     let places = Places::of_this_process().map_err(Failure::call)?;
     let path = args.keys.as_ref().unwrap_or(&places.trusted_keys);
-    let text = std::fs::read(path).map_err(|source| {
-        Failure::call(KeyringError::Io {
-            path: path.clone(),
-            source,
-        })
-    })?;
-    let keys = TrustVerifyKeys::parse(&text).map_err(|source| {
-        Failure::call(KeyringError::Parse {
+    let keys = keyring::trusted(path).map_err(|source| {
+        Failure::call(KeysError::Trusted {
             path: path.clone(),
             source,
         })
@@ -91,17 +77,10 @@ fn revoked(args: &VerifyArgs, places: &Places) -> Result<RevokedKids, Failure> {
     let Some(path) = args.revoked.as_ref().or(places.revoked_keys.as_ref()) else {
         return Ok(RevokedKids::default());
     };
-    let text = std::fs::read(path).map_err(|source| {
-        Failure::call(KeyringError::RevokedIo {
+    keyring::revoked(path).map_err(|source| {
+        Failure::call(KeysError::Revoked {
             path: path.clone(),
             source,
         })
-    })?;
-    let list = RevocationListV1::parse(&text).map_err(|source| {
-        Failure::call(KeyringError::RevokedParse {
-            path: path.clone(),
-            source,
-        })
-    })?;
-    Ok(list.kids())
+    })
 }

@@ -53,16 +53,10 @@ fn a_command_that_forks_without_end_meets_its_deadline() {
     require!("machines", available());
     let machines = Machines::new();
     let output = machines
-        .run(&[
-            "--ttl",
-            "120s",
-            "--timeout",
-            "10s",
-            "--",
-            "sh",
-            "-c",
+        .shell(
+            &["--timeout", "10s"],
             "bomb() { bomb | bomb & }; bomb 2>/dev/null; sleep 600",
-        ])
+        )
         .output()
         .unwrap();
     stdout(&output, 124);
@@ -77,16 +71,10 @@ fn a_deadline_ends_the_command_and_the_machine() {
     require!("machines", available());
     let machines = Machines::new();
     let output = machines
-        .run(&[
-            "--ttl",
-            "120s",
-            "--timeout",
-            "1s",
-            "--",
-            "sh",
-            "-c",
+        .shell(
+            &["--timeout", "1s"],
             "trap '' TERM; while :; do sleep 1; done",
-        ])
+        )
         .output()
         .unwrap();
     stdout(&output, 124);
