@@ -8,6 +8,7 @@
 pub mod composite;
 pub mod jsonl;
 pub mod redact;
+pub mod remote;
 pub mod transform;
 
 pub use composite::FanOut;

@@ -42,7 +42,7 @@ impl EventLog {
         let events = text
             .lines()
             .enumerate()
-            .map(|(index, line)| match serde_json::from_str(line) {
+            .map(|(index, line)| match event_of(line) {
                 Ok(event) => event,
                 Err(error) => panic!("event log, line {}: {error}: {line}", index + 1),
             })
@@ -106,6 +106,15 @@ impl EventLog {
             "unexpected {name} in {:?}",
             self.types()
         );
+    }
+}
+
+/// The event of a line, which is the event itself or the entry of a chained log.
+fn event_of(line: &str) -> Result<CloudEventV1, serde_json::Error> {
+    let mut value: Value = serde_json::from_str(line)?;
+    match value.pointer_mut("/entry/event") {
+        Some(event) => serde_json::from_value(event.take()),
+        None => serde_json::from_value(value),
     }
 }
 

@@ -11,7 +11,9 @@ use cellos_core::{
     CellosError,
     descriptor::{BackendDescriptor, Feature},
     ports::{CellBackend, EventSink, ExportSink, NoopExportSink},
+    signing::Signer,
 };
+use cellos_evidence::log::{EventLog, LogConfig, LogError};
 use cellos_exports::LocalFolder;
 use cellos_host_linux::LinuxBackend;
 use cellos_host_microvm::{MicrovmBackend, MicrovmConfig};
@@ -183,7 +185,32 @@ impl RunPorts {
 #[error("events cannot be written")]
 struct EventsUnwritable(#[source] cellos_sinks::OpenError);
 
-/// Where events go: a JSON Lines file, behind redaction and then signing.
+/// An event log that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("events cannot be written")]
+struct LogUnwritable(#[source] LogError);
+
+/// Where the events of `cellos run` go: the chained log, behind redaction.
+pub(crate) fn event_log(
+    file: &Path,
+    durability: cellos_evidence::log::Durability,
+    redact: Option<&str>,
+    signer: Option<Arc<dyn Signer>>,
+) -> Result<Arc<dyn EventSink>, Failure> {
+    let config = LogConfig {
+        durability,
+        signer,
+        ..LogConfig::new(file)
+    };
+    let log = EventLog::open(config).map_err(|error| Failure::call(LogUnwritable(error)))?;
+    let mut sink: Arc<dyn EventSink> = Arc::new(log);
+    if let Some(redaction) = redact.and_then(Redaction::from_list) {
+        sink = Arc::new(Transformed::new(redaction, sink));
+    }
+    Ok(sink)
+}
+
+/// Where the events of the drop-in go: a JSON Lines file, behind redaction and then signing.
 pub(crate) fn event_sink(
     file: &Path,
     durability: Durability,

@@ -29,10 +29,19 @@ pub(crate) fn open(explicit: Option<&Path>) -> Result<StateFolder, Failure> {
         .map_err(|error| Failure::call(error).hint("name another one with --state-dir"))
 }
 
+/// `<state>/log/events.jsonl`: the log of all runs whose caller names no other.
+pub(crate) fn event_log(state: &StateFolder) -> Result<PathBuf, Failure> {
+    Ok(made(state.root().join("log"))?.join("events.jsonl"))
+}
+
 /// `<state>/events/<run id>.jsonl`. Characters that a file name should not have become `_`; two
 /// runs that then share a file append to it.
 pub(crate) fn events_file(state: &StateFolder, run_id: &str) -> Result<PathBuf, Failure> {
-    let folder = state.root().join("events");
+    let folder = made(state.root().join("events"))?;
+    Ok(folder.join(format!("{}.jsonl", file_name(run_id))))
+}
+
+fn made(folder: PathBuf) -> Result<PathBuf, Failure> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -43,7 +52,7 @@ pub(crate) fn events_file(state: &StateFolder, run_id: &str) -> Result<PathBuf, 
                 source,
             })
         })?;
-    Ok(folder.join(format!("{}.jsonl", file_name(run_id))))
+    Ok(folder)
 }
 
 /// Longest file name made from a run id, in characters; far below every file system's bound.

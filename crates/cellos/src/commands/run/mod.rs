@@ -12,7 +12,7 @@ use std::{
 };
 
 use cellos_core::{ports::workload::Streams, source::UnknownFields};
-use cellos_sinks::Durability;
+use cellos_evidence::log::Durability;
 use cellos_supervisor::{RunOutcome, RunRequest};
 use rustix::fs::FileType;
 
@@ -56,12 +56,12 @@ pub(crate) struct RunArgs {
     /// How cells are made on this host: linux, or stub, which isolates nothing
     #[arg(long, value_name = "NAME", default_value = compose::DEFAULT_BACKEND)]
     backend: String,
-    /// Append the events of the run to this file [default: a file in the state folder]
+    /// Append the events of the run to this log [default: the log in the state folder]
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
     /// What the events survive: the death of every process, or also a crash of the machine,
-    /// which waits for the disk twice
-    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Survives::Process)]
+    /// which waits for the disk at every change of phase
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Survives::Machine)]
     durability: Survives,
     /// Blank these fields in the events: names with commas between, or `defaults`
     #[arg(long, value_name = "LIST")]
@@ -197,9 +197,9 @@ fn run_with_id(
     let state = state_dir::open(args.state_dir.as_deref())?;
     let events_file = match &args.events {
         Some(file) => file.clone(),
-        None => state_dir::events_file(&state, run_id)?,
+        None => state_dir::event_log(&state)?,
     };
-    let events = compose::event_sink(
+    let events = compose::event_log(
         &events_file,
         args.durability.into(),
         args.redact.as_deref(),

@@ -1,0 +1,18 @@
+//! The event log as evidence: after a run, somebody who has only the log and a public key can
+//! establish what a cell was allowed, what it did and that nothing was left, and notices any line
+//! that was changed, removed, reordered or cut off.
+//!
+//! * [`line`]: one line of the log, its place in the chain and its signature.
+//! * [`log`]: the files; appending, and reading them back.
+//! * [`keyset`]: the keys that a log is checked with.
+//! * [`facts`]: what readers look at in an event.
+//! * [`finding`]: what a check has to say, and where.
+//! * [`projection`]: what a log says about runs.
+#![forbid(unsafe_code)]
+
+pub mod facts;
+pub mod finding;
+pub mod keyset;
+pub mod line;
+pub mod log;
+pub mod projection;
