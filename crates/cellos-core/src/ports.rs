@@ -71,6 +71,18 @@ pub trait EventSink: Send + Sync {
     /// [`CellosError::EventSink`] when it could not be kept.
     async fn emit(&self, event: &CloudEventV1) -> Result<(), CellosError>;
 
+    /// Takes events that belong together, in their order. A sink that can keeps all of them or
+    /// none; by default they are taken one by one, up to the first that cannot be kept.
+    ///
+    /// # Errors
+    /// As [`EventSink::emit`].
+    async fn emit_all(&self, events: &[CloudEventV1]) -> Result<(), CellosError> {
+        for event in events {
+            self.emit(event).await?;
+        }
+        Ok(())
+    }
+
     /// Returns when everything emitted so far is durable.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ pub struct MemorySink {
 #[derive(Debug, Default)]
 struct Kept {
     events: Vec<CloudEventV1>,
+    groups: Vec<usize>,
     flushes: usize,
 }
 
@@ -40,6 +41,12 @@ impl MemorySink {
             .collect()
     }
 
+    /// How many events came together, in order.
+    #[must_use]
+    pub fn groups(&self) -> Vec<usize> {
+        self.lock().groups.clone()
+    }
+
     /// How often it was flushed.
     #[must_use]
     pub fn flushes(&self) -> usize {
@@ -55,7 +62,13 @@ impl MemorySink {
 #[async_trait]
 impl EventSink for MemorySink {
     async fn emit(&self, event: &CloudEventV1) -> Result<(), CellosError> {
-        self.lock().events.push(event.clone());
+        self.emit_all(std::slice::from_ref(event)).await
+    }
+
+    async fn emit_all(&self, events: &[CloudEventV1]) -> Result<(), CellosError> {
+        let mut kept = self.lock();
+        kept.events.extend_from_slice(events);
+        kept.groups.push(events.len());
         Ok(())
     }
 

@@ -104,6 +104,11 @@ impl EventSink for EventLog {
         Ok(())
     }
 
+    async fn emit_all(&self, events: &[CloudEventV1]) -> Result<(), CellosError> {
+        self.append(events)?;
+        Ok(())
+    }
+
     async fn flush(&self) -> Result<(), CellosError> {
         Ok(self.sync()?)
     }

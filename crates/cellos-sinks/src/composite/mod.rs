@@ -39,6 +39,14 @@ impl EventSink for FanOut {
         failures.into_result()
     }
 
+    async fn emit_all(&self, events: &[CloudEventV1]) -> Result<(), CellosError> {
+        let mut failures = Failures::default();
+        for sink in &self.sinks {
+            failures.note(sink.emit_all(events).await);
+        }
+        failures.into_result()
+    }
+
     async fn flush(&self) -> Result<(), CellosError> {
         let mut failures = Failures::default();
         for sink in &self.sinks {

@@ -50,3 +50,13 @@ async fn later_failures_are_attached_to_the_first() {
         "event sink: refused b as the test wants it; also: refused b as the test wants it"
     );
 }
+
+#[tokio::test]
+async fn events_that_belong_together_reach_every_sink_together() {
+    let (one, two) = (Arc::new(MemorySink::new()), Arc::new(MemorySink::new()));
+    let sink = FanOut::new(one.clone()).and(two.clone());
+    sink.emit_all(&[event("a"), event("b")]).await.unwrap();
+    for memory in [one, two] {
+        assert_eq!((memory.groups(), memory.types().len()), (vec![2], 2));
+    }
+}

@@ -87,9 +87,9 @@ impl LogFile {
         Ok((log, torn))
     }
 
-    /// Appends a line, which brings its line feed along, with one write: all of it or nothing. A
-    /// torn line before it is ended first, in the same write.
-    pub(super) fn append(&self, line: &[u8]) -> Result<Option<TornLine>, WriteError> {
+    /// Appends lines, which bring their line feeds along, with one write: all of them or nothing. A
+    /// torn line before them is ended first, in the same write.
+    pub(super) fn append(&self, lines: &[u8]) -> Result<Option<TornLine>, WriteError> {
         self.check_lost()?;
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let _lock = self.lock()?;
@@ -101,12 +101,12 @@ impl LogFile {
         }
         let length = u64::try_from(stat.st_size).unwrap_or_default();
         if !self.ends_within_a_line(length)? {
-            self.write_whole(line, length)?;
+            self.write_whole(lines, length)?;
             return Ok(None);
         }
-        let mut ended = Vec::with_capacity(line.len() + 1);
+        let mut ended = Vec::with_capacity(lines.len() + 1);
         ended.push(b'\n');
-        ended.extend_from_slice(line);
+        ended.extend_from_slice(lines);
         self.write_whole(&ended, length)?;
         Ok(Some(TornLine { ended_at: length }))
     }

@@ -101,7 +101,15 @@ impl JsonlSink {
 #[async_trait]
 impl EventSink for JsonlSink {
     async fn emit(&self, event: &CloudEventV1) -> Result<(), CellosError> {
-        self.report(self.file.append(&line(event)?)?);
+        self.emit_all(std::slice::from_ref(event)).await
+    }
+
+    async fn emit_all(&self, events: &[CloudEventV1]) -> Result<(), CellosError> {
+        let mut lines = Vec::new();
+        for event in events {
+            lines.append(&mut line(event)?);
+        }
+        self.report(self.file.append(&lines)?);
         if self.durability == Durability::EachEvent {
             self.sync().await?;
         }

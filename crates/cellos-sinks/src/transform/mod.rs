@@ -36,6 +36,14 @@ impl<T: EventTransform> EventSink for Transformed<T> {
         self.inner.emit(&event).await
     }
 
+    async fn emit_all(&self, events: &[CloudEventV1]) -> Result<(), CellosError> {
+        let transformed = events
+            .iter()
+            .map(|event| self.transform.transform(event).map(Cow::into_owned))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.inner.emit_all(&transformed).await
+    }
+
     async fn flush(&self) -> Result<(), CellosError> {
         self.inner.flush().await
     }

@@ -43,3 +43,14 @@ async fn a_failure_of_the_inner_sink_is_passed_back() {
     let sink = Transformed::new(Rename, Arc::new(FailingSink::at(1)));
     assert!(sink.emit(&event("a")).await.is_err());
 }
+
+#[tokio::test]
+async fn events_that_belong_together_stay_together_or_are_not_passed_on() {
+    let inner = Arc::new(MemorySink::new());
+    let sink = Transformed::new(Rename, inner.clone());
+    sink.emit_all(&[event("a"), event("b")]).await.unwrap();
+    assert_eq!(inner.types(), ["renamed.a", "renamed.b"]);
+    assert_eq!(inner.groups(), [2]);
+    assert!(sink.emit_all(&[event("c"), event("bad")]).await.is_err());
+    assert_eq!(inner.groups(), [2]);
+}
