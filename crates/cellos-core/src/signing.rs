@@ -5,6 +5,7 @@
 mod epoch;
 mod event;
 mod keys;
+mod keyset_document;
 mod revocation;
 mod signer;
 mod trust_envelope;
@@ -21,12 +22,17 @@ pub use event::{
 pub use keys::{
     HmacKey, HmacVerifyKeys, KeyFileError, RoleKeys, TrustAnchorPublicKey, TrustVerifyKeys,
 };
+pub use keyset_document::{
+    ED25519, KeysetDocumentError, KeysetDocumentV1, KeysetEntry, MAX_KEY_NAME_BYTES,
+    MAX_KEYSET_KEYS, MAX_REASON_BYTES,
+};
 pub use revocation::{RevocationEntry, RevocationError, RevocationListV1, RevokedKids};
 pub use signer::{SeedError, Signer, SoftwareSigner};
 pub use trust_envelope::{
     SUPPORTED_SCHEMA_VERSION, SignedTrustKeysetEnvelope, TrustEnvelopeError, TrustPayloadType,
     TrustSignature, TrustVerification, VerifiedTrustPayload, parse_trust_envelope,
-    verify_signed_trust_keyset_chain, verify_signed_trust_keyset_envelope,
+    parse_trust_envelope_chain, sign_trust_payload, verify_signed_trust_keyset_chain,
+    verify_signed_trust_keyset_envelope,
 };
 
 use base64::{

@@ -141,6 +141,11 @@ impl TrustVerifyKeys {
         self.0.get(kid)
     }
 
+    /// All keys, by id.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &TrustAnchorPublicKey)> {
+        self.0.iter().map(|(kid, key)| (kid.as_str(), key))
+    }
+
     /// How many keys there are.
     #[must_use]
     pub fn len(&self) -> usize {

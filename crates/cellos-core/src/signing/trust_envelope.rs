@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, num::NonZeroU32, str::FromStr as _};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{RevokedKids, TrustVerifyKeys, base64url_decode};
+use super::{ED25519, RevokedKids, Signer, TrustVerifyKeys, base64url_decode, base64url_encode};
 use crate::{
     CellosError,
     canonical::sha256_ref,
@@ -228,6 +228,61 @@ pub fn parse_trust_envelope(text: &[u8]) -> Result<SignedTrustKeysetEnvelope, Tr
     Ok(strict_json::from_slice(text)?)
 }
 
+/// Reads the text of a chain: a JSON array of envelopes, oldest first.
+///
+/// # Errors
+/// [`TrustEnvelopeError::Unreadable`], also for unknown fields and payload types.
+pub fn parse_trust_envelope_chain(
+    text: &[u8],
+) -> Result<Vec<SignedTrustKeysetEnvelope>, TrustEnvelopeError> {
+    Ok(strict_json::from_slice(text)?)
+}
+
+/// Makes an envelope around a payload, signed by every signer.
+///
+/// # Errors
+/// What a signer says.
+pub fn sign_trust_payload(
+    payload_type: TrustPayloadType,
+    payload: &[u8],
+    signers: &[&dyn Signer],
+    replaces_envelope_digest: Option<String>,
+    produced_at: Timestamp,
+) -> Result<SignedTrustKeysetEnvelope, CellosError> {
+    let signatures = signers
+        .iter()
+        .map(|signer| {
+            Ok(TrustSignature {
+                signer_kid: signer.kid().to_owned(),
+                algorithm: ED25519.to_owned(),
+                signature: base64url_encode(&signer.sign(payload)?),
+                not_before: None,
+                not_after: None,
+            })
+        })
+        .collect::<Result<_, CellosError>>()?;
+    Ok(SignedTrustKeysetEnvelope {
+        schema_version: SUPPORTED_SCHEMA_VERSION.to_owned(),
+        payload_type,
+        payload: base64url_encode(payload),
+        signatures,
+        payload_digest: sha256_ref(payload),
+        produced_at: produced_at.to_string(),
+        replaces_envelope_digest,
+        required_signer_count: None,
+    })
+}
+
+impl SignedTrustKeysetEnvelope {
+    /// The payload as it is, of which nothing was verified.
+    ///
+    /// # Errors
+    /// [`TrustEnvelopeError::PayloadEncoding`].
+    pub fn unverified_payload(&self) -> Result<Vec<u8>, TrustEnvelopeError> {
+        base64url_decode(&self.payload).map_err(TrustEnvelopeError::PayloadEncoding)
+    }
+}
+
 /// Verifies one envelope.
 ///
 /// Signatures of an unknown kind, by an unknown or revoked key, outside their window or of the
@@ -328,7 +383,7 @@ fn signature_counts(
     payload: &[u8],
     verification: &TrustVerification<'_>,
 ) -> Result<bool, TrustEnvelopeError> {
-    if signature.algorithm != "ed25519" || verification.revoked.contains(&signature.signer_kid) {
+    if signature.algorithm != ED25519 || verification.revoked.contains(&signature.signer_kid) {
         return Ok(false);
     }
     let Some(key) = verification.keys.get(&signature.signer_kid) else {
