@@ -8,6 +8,7 @@ mod limits;
 mod machines;
 mod packages;
 mod process;
+mod python;
 mod report;
 mod skips;
 mod spec;

@@ -36,6 +36,11 @@ const PACKAGES: &[Package] = &[
         reason: "a workload of tests, examples and benchmarks; a cell sees only /usr",
     },
     Package {
+        name: "python3-venv",
+        probe: "/usr/share/doc/python3-venv",
+        reason: "makes the environment of the packages that tests check our formats with",
+    },
+    Package {
         name: "bubblewrap",
         probe: "/usr/bin/bwrap",
         reason: "what the benchmark and the break-out tests compare with",

@@ -4,7 +4,7 @@ use std::{
     fmt,
     fs::{self, File},
     io::Write,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -32,11 +32,15 @@ pub enum Ability {
     Python3,
     /// The program `qemu-system-x86_64`, word `qemu`.
     Qemu,
+    /// The packages of `cargo xtask test` in [`python_bin`], word `python-packages`.
+    PythonPackages,
+    /// The program `nats-server` in [`python_bin`], word `nats`.
+    NatsServer,
 }
 
 impl Ability {
     /// Every ability.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::UserNamespaces,
         Self::Cgroups,
         Self::Root,
@@ -45,6 +49,8 @@ impl Ability {
         Self::Bubblewrap,
         Self::Python3,
         Self::Qemu,
+        Self::PythonPackages,
+        Self::NatsServer,
     ];
 
     /// The word that names it in [`REQUIRE_VARIABLE`].
@@ -59,6 +65,8 @@ impl Ability {
             Self::Bubblewrap => "bubblewrap",
             Self::Python3 => "python3",
             Self::Qemu => "qemu",
+            Self::PythonPackages => "python-packages",
+            Self::NatsServer => "nats",
         }
     }
 
@@ -87,12 +95,34 @@ impl Ability {
             Self::Bubblewrap => runs("bwrap", &["--version"]),
             Self::Python3 => runs("python3", &["--version"]),
             Self::Qemu => runs("qemu-system-x86_64", &["--version"]),
+            Self::PythonPackages => runs(python_bin().join("python3"), &["-c", PACKAGES_PROBE]),
+            Self::NatsServer => runs(python_bin().join("nats-server"), &["--version"]),
         };
         found.map_err(|why| Missing {
             word: self.word().into(),
             why,
         })
     }
+}
+
+/// Environment variable with the virtual environment of the Python packages that tests use.
+pub const PYTHON_VARIABLE: &str = "CELLOS_TEST_PYTHON";
+
+/// Says nothing where all packages are there.
+const PACKAGES_PROBE: &str =
+    "import securesystemslib, cryptography, in_toto_attestation, opentelemetry.proto";
+
+/// The folder of the programs that the Python packages of `cargo xtask test` brought: `python3`,
+/// which finds the packages, and `nats-server`. It is that of [`PYTHON_VARIABLE`], or of the
+/// environment that the gate leaves in the checkout; whether it is there, [`Ability::probe`] tells.
+#[must_use]
+pub fn python_bin() -> PathBuf {
+    std::env::var_os(PYTHON_VARIABLE)
+        .map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/python"),
+            PathBuf::from,
+        )
+        .join("bin")
 }
 
 /// An ability that is not there.
@@ -208,17 +238,19 @@ fn names(list: &str, word: &str) -> bool {
         .any(|entry| entry == word || entry == "all")
 }
 
-fn runs(program: &str, arguments: &[&str]) -> Result<(), String> {
+fn runs(program: impl AsRef<Path>, arguments: &[&str]) -> Result<(), String> {
+    let program = program.as_ref();
     let output = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| format!("{program}: {error}"))?;
+        .map_err(|error| format!("{}: {error}", program.display()))?;
     if output.status.success() {
         return Ok(());
     }
     Err(format!(
-        "{program} {}: {}",
+        "{} {}: {}",
+        program.display(),
         arguments.join(" "),
         String::from_utf8_lossy(&output.stderr).trim()
     ))

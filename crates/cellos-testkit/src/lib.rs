@@ -11,7 +11,7 @@ mod event_log;
 mod sinks;
 mod snapshot;
 
-pub use ability::{Ability, Missing};
+pub use ability::{Ability, Missing, python_bin};
 pub use document::minimal_document;
 pub use event_log::{EventLog, TYPE_PREFIX};
 pub use sinks::{FailingSink, MemorySink};

@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode};
 use crate::counts::{self, TestCounts};
 use crate::error::TaskError;
 use crate::machines::{self, Machines};
+use crate::python::{self, Python};
 use crate::report::{Outcome, Report};
 use crate::workspace::Workspace;
 use crate::{limits, packages, process, skips, spec, tools};
@@ -63,13 +64,17 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCod
     });
     let machines = Machines::of(workspace);
     report.step("machines", || machines.prepare(workspace));
+    let python = Python::of(workspace);
+    report.step("python packages", || python.prepare());
     if tools {
-        report.step("tests", || tests(workspace, &machines));
+        report.step("tests", || tests(workspace, &machines, &python));
         report.step("doc tests", || doc_tests(workspace));
         report.step("specification", || {
             spec::check(workspace, UNGUARDED_SHOWN).map(Outcome::Held)
         });
-        report.step("rootless tests", || rootless::run(workspace, &machines));
+        report.step("rootless tests", || {
+            rootless::run(workspace, &machines, &python)
+        });
     } else {
         for name in ["tests", "specification", "rootless tests"] {
             report.not_tried(name, "cargo-nextest is missing");
@@ -103,7 +108,11 @@ fn holds(command: &mut Command) -> Result<Outcome, TaskError> {
 }
 
 /// Unit, contract and whole-program tests, as whoever runs this.
-fn tests(workspace: &Workspace, machines: &Machines) -> Result<Outcome, TaskError> {
+fn tests(
+    workspace: &Workspace,
+    machines: &Machines,
+    python: &Python,
+) -> Result<Outcome, TaskError> {
     let mut command = workspace.cargo(&[
         "nextest",
         "run",
@@ -112,7 +121,9 @@ fn tests(workspace: &Workspace, machines: &Machines) -> Result<Outcome, TaskErro
         "--profile",
         PROFILE,
     ]);
-    command.envs(machines.bundle().map(|bundle| (machines::VARIABLE, bundle)));
+    command
+        .envs(machines.bundle().map(|bundle| (machines::VARIABLE, bundle)))
+        .envs(python.folder().map(|folder| (python::VARIABLE, folder)));
     judge_nextest(&mut command, &workspace.root, OtherTests::AreSkipped)
 }
 

@@ -13,6 +13,7 @@ use super::{OtherTests, PROFILE, judge_nextest};
 use crate::error::TaskError;
 use crate::machines::{self, Machines};
 use crate::process;
+use crate::python::{self, Python};
 use crate::report::Outcome;
 use crate::tools;
 use crate::workspace::{self, ScratchFolder, Workspace};
@@ -43,7 +44,11 @@ struct Account {
     gid: u32,
 }
 
-pub(super) fn run(workspace: &Workspace, machines: &Machines) -> Result<Outcome, TaskError> {
+pub(super) fn run(
+    workspace: &Workspace,
+    machines: &Machines,
+    python: &Python,
+) -> Result<Outcome, TaskError> {
     if !process::is_root() {
         return Ok(Outcome::Skipped(
             "the tests above already ran without root".to_owned(),
@@ -65,6 +70,7 @@ pub(super) fn run(workspace: &Workspace, machines: &Machines) -> Result<Outcome,
         .ok_or_else(|| TaskError::usage("cargo-nextest is not installed"))?;
     std::fs::copy(&installed, &runner).map_err(TaskError::file("copy", &installed))?;
     let bundle = machines.copy_to(&folder("machines"))?;
+    let packages = python.copy_to(&folder("python"))?;
     give(scratch.path(), &account)?;
     private(&folder("runtime"))?;
 
@@ -91,6 +97,7 @@ pub(super) fn run(workspace: &Workspace, machines: &Machines) -> Result<Outcome,
         .env("INSTA_UPDATE", "no")
         .envs(passed_through(std::env::vars_os()))
         .envs(bundle.map(|bundle| (machines::VARIABLE, bundle)))
+        .envs(packages.map(|folder| (python::VARIABLE, folder)))
         // Also empties the list of supplementary groups.
         .uid(account.uid)
         .gid(account.gid);
