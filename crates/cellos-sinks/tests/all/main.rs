@@ -1,4 +1,5 @@
-//! The JSON Lines sink against a real full disk and among several processes.
+//! The JSON Lines sink against a real full disk and among several processes; the remote sinks against
+//! their contract.
 #![allow(
     clippy::unwrap_used,
     reason = "clippy knows test functions, but not the helpers of a test program"
@@ -6,6 +7,8 @@
 
 mod disk_full;
 mod processes;
+mod remote_contract;
+mod stdout;
 
 use cellos_core::CloudEventV1;
 
