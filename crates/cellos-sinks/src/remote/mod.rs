@@ -5,7 +5,9 @@
 //! `tests/all/remote_contract.rs`.
 
 pub mod credential;
+pub mod http;
 pub mod stdout;
+pub mod webhook;
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
