@@ -1,13 +1,15 @@
 //! The files of a log: appending to it from several processes, and reading it back.
 
 mod reader;
+mod segments;
 mod writer;
 
 use std::{io, path::PathBuf, sync::Arc};
 
 use cellos_core::{CellosError, CloudEventV1, ports::EventSink, signing::Signer};
 
-pub use reader::{LineEnd, LineReader, RawLine};
+pub use reader::{AtEnd, LineEnd, LineReader, LogLine, LogReader, RawLine, ReadError};
+pub use segments::{MAX_SEGMENTS, Segment, Segments, SegmentsError};
 pub use writer::{Appended, EventLog};
 
 use crate::line::{EncodeError, LineError};
