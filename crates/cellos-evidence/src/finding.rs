@@ -147,6 +147,20 @@ kinds! {
     OutcomeMismatch = "outcome_mismatch" Error,
     /// Two events of a run name different documents, specifications or sessions.
     IdentityChanged = "identity_changed" Error,
+    /// A run starts twice.
+    StartedTwice = "started_twice" Error,
+    /// The command of a run ends twice.
+    CompletedTwice = "completed_twice" Error,
+    /// What a cell left stays for a documented reason.
+    ResidueDocumented = "residue_documented" Note,
+    /// A run is told in an order that its times contradict.
+    TimeDisorder = "time_disorder" Error,
+    /// A field of an event is of another type than it has, or what has to be there is missing.
+    Malformed = "malformed" Error,
+    /// A side task of a run reported after the end what it had seen before.
+    LateObservation = "late_observation" Note,
+    /// More than is kept at once: what was not kept was not checked.
+    NotFollowed = "not_followed" Error,
     /// A rule of the verification policy is violated.
     Policy = "policy" Error,
 }

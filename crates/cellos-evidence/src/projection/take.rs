@@ -1,0 +1,716 @@
+//! Taking one event of a run in.
+
+use jiff::Timestamp;
+
+use super::{
+    grants, short,
+    step::Step,
+    view::{
+        Artifact, CommandView, CorrelationView, Declared, EgressRule, EndKind, EndView, EventRef,
+        ExportView, FlowLayer, FlowView, IdentityStage, IdentityView, Kept, LimitView, Limits,
+        MAX_KEPT, MAX_TEXT_BYTES, MachineView, Mount, Phase, PlacementView, PostureView, RunView,
+        UsageView, cut_to, micros_between,
+    },
+};
+use crate::{
+    facts::{DataFacts, DeclaredFacts, Facts, LimitFacts, List, StreamsFacts, UsageFacts},
+    finding::{Finding, FindingKind, Place},
+};
+
+/// How far apart the clocks of two emitters of one run may be read, in microseconds: some write
+/// whole milliseconds.
+const CLOCK_GRAIN_MICROS: i64 = 1000;
+
+/// One event and what it is taken in for.
+struct Event<'e, 'a> {
+    facts: &'e Facts<'a>,
+    data: &'e DataFacts<'a>,
+    time: Option<Timestamp>,
+    place: &'e Place,
+    findings: &'e mut Vec<Finding>,
+}
+
+/// Takes an event in.
+pub(super) fn event(
+    view: &mut RunView,
+    step: Step,
+    facts: &Facts<'_>,
+    data: &DataFacts<'_>,
+    time: Option<Timestamp>,
+    place: &Place,
+    findings: &mut Vec<Finding>,
+) {
+    let mut event = Event {
+        facts,
+        data,
+        time,
+        place,
+        findings,
+    };
+    look_at_its_form(view, &mut event);
+    identify(view, &mut event);
+    if step.needs_start() && view.started.is_none() {
+        let detail = format!("{} stands before the start", short(&facts.ty));
+        view.find(event.findings, place, FindingKind::BeforeStart, detail);
+    }
+    if let (Some(reached), Some(at)) = (step.phase(), time) {
+        reach(view, reached, at, &mut event);
+    }
+    match step {
+        Step::Scope => view.egress_rule_count = data.egress_rule_count,
+        Step::Started => started(view, &mut event),
+        Step::Posture => posture(view, &event),
+        Step::Spawned => {
+            view.program = kept(view, data.program.as_deref());
+            view.program_observed = data.observed;
+        }
+        Step::Completed => completed(view, &mut event),
+        Step::Touched => touched(view, &mut event),
+        Step::Exported | Step::ExportedOld | Step::ExportFailed => {
+            exported(view, step, &mut event);
+        }
+        Step::Summary => summary(view, &mut event),
+        Step::Homeostasis => {
+            view.secret_count = data.declared_secret_count.or(view.secret_count);
+        }
+        Step::Materialized | Step::Revoked | Step::IdentityFailed => {
+            identity(view, step, &mut event);
+        }
+        Step::Flow | Step::Name | Step::Query => flow(view, step, &mut event),
+        Step::Resolution => resolution(view, &event),
+        Step::Destroyed | Step::Failed => end(view, step, &event),
+        Step::ManifestFailed | Step::PoolCheckout | Step::Side | Step::Other => {}
+    }
+    keep_event(view, &event);
+}
+
+fn look_at_its_form(view: &mut RunView, event: &mut Event<'_, '_>) {
+    let ty = short(&event.facts.ty);
+    let wrong: Vec<_> = event
+        .facts
+        .wrong
+        .iter()
+        .filter(|name| **name != "data")
+        .copied()
+        .chain(event.data.wrong.iter().copied())
+        .take(8)
+        .collect();
+    if !wrong.is_empty() {
+        let detail = format!("{ty}: of another type, or twice: {}", wrong.join(", "));
+        view.find(event.findings, event.place, FindingKind::Malformed, detail);
+    }
+    if event.time.is_none() && event.facts.time.is_some() {
+        let detail = format!("{ty}: `time` is no time");
+        view.find(event.findings, event.place, FindingKind::Malformed, detail);
+    }
+    let id = &*event.facts.id;
+    if !id.is_empty() && view.events.items.iter().any(|kept| kept.id == id) {
+        let detail = format!("{ty}: the run has an event with this id already");
+        view.find(
+            event.findings,
+            event.place,
+            FindingKind::DuplicateId,
+            detail,
+        );
+    }
+}
+
+fn identify(view: &mut RunView, event: &mut Event<'_, '_>) {
+    let data = event.data;
+    let correlation = data.correlation.as_deref();
+    let tenant = data
+        .tenant_id
+        .as_deref()
+        .or_else(|| correlation.and_then(|c| c.tenant_id.as_deref()));
+    // Two hashes share the name: of the bytes, and with a prefix of the typed specification.
+    let (typed, plain) = match data.spec_hash.as_deref() {
+        Some(hash) if hash.starts_with("sha256:") => (Some(hash), None),
+        hash => (None, hash),
+    };
+    type Slot = fn(&mut RunView) -> &mut Option<String>;
+    let constants: [(&str, Option<&str>, Slot); 7] = [
+        ("specId", data.spec_id.as_deref(), |v| &mut v.spec_id),
+        ("documentDigest", data.document_digest.as_deref(), |v| {
+            &mut v.document_digest
+        }),
+        ("specHash", plain, |v| &mut v.spec_hash),
+        ("specHash", typed, |v| &mut v.typed_spec_hash),
+        ("session", event.facts.cexsessionid.as_deref(), |v| {
+            &mut v.session
+        }),
+        ("tenantId", tenant, |v| &mut v.tenant_id),
+        ("backend", data.backend.as_deref(), |v| &mut v.backend),
+    ];
+    for (name, value, slot) in constants {
+        let Some(value) = value else { continue };
+        match slot(view).as_deref() {
+            None => *slot(view) = Some(view.text(value)),
+            Some(known) if known == cut(value) => {}
+            Some(known) => {
+                let detail = format!("{name} was {known:?} and is {:?}", cut(value));
+                view.find(
+                    event.findings,
+                    event.place,
+                    FindingKind::IdentityChanged,
+                    detail,
+                );
+            }
+        }
+    }
+    let ttl = data.ttl_seconds.or(data.lifetime_ttl_seconds);
+    match (view.ttl_seconds, ttl) {
+        (None, Some(_)) => view.ttl_seconds = ttl,
+        (Some(known), Some(ttl)) if known != ttl => {
+            let detail = format!("ttlSeconds was {known} and is {ttl}");
+            view.find(
+                event.findings,
+                event.place,
+                FindingKind::IdentityChanged,
+                detail,
+            );
+        }
+        _ => {}
+    }
+    parent(view, event);
+    if view.correlation.is_none()
+        && let Some(facts) = correlation
+    {
+        view.correlation = Some(CorrelationView {
+            platform: kept(view, facts.platform.as_deref()),
+            external_run_id: kept(view, facts.external_run_id.as_deref()),
+            external_job_id: kept(view, facts.external_job_id.as_deref()),
+            correlation_id: kept(view, facts.correlation_id.as_deref()),
+        });
+    }
+    if view.placement.is_none()
+        && let Some(facts) = &data.placement
+    {
+        view.placement = Some(PlacementView {
+            pool_id: kept(view, facts.pool_id.as_deref()),
+            kubernetes_namespace: kept(view, facts.kubernetes_namespace.as_deref()),
+            queue_name: kept(view, facts.queue_name.as_deref()),
+        });
+    }
+}
+
+/// An event that follows from the run's start has to name the one that is there.
+fn parent(view: &mut RunView, event: &mut Event<'_, '_>) {
+    let provenance = event.data.provenance.as_ref();
+    let parents = [
+        event.facts.cexparenttrace.as_deref(),
+        provenance.and_then(|provenance| provenance.parent.as_deref()),
+    ];
+    let Some(started) = view.started.as_ref().map(|started| started.id.clone()) else {
+        return;
+    };
+    for parent in parents.into_iter().flatten() {
+        if cut(parent) != started {
+            let detail = format!(
+                "{} follows from {:?}, and the run's start is {started:?}",
+                short(&event.facts.ty),
+                cut(parent)
+            );
+            view.find(
+                event.findings,
+                event.place,
+                FindingKind::IdentityChanged,
+                detail,
+            );
+        }
+    }
+}
+
+fn reach(view: &mut RunView, reached: &'static str, at: Timestamp, event: &mut Event<'_, '_>) {
+    let last = view.phases.items.last().map(|last| (last.reached, last.at));
+    let micros = last.map_or(0, |(_, last)| micros_between(last, at));
+    if let Some((last, last_at)) = last
+        && micros < -CLOCK_GRAIN_MICROS
+    {
+        let detail = format!("{reached} at {at}, and before it {last} at {last_at}");
+        view.find(
+            event.findings,
+            event.place,
+            FindingKind::TimeDisorder,
+            detail,
+        );
+    }
+    let phase = Phase {
+        reached,
+        at,
+        micros,
+    };
+    push(&mut view.phases, phase);
+}
+
+fn started(view: &mut RunView, event: &mut Event<'_, '_>) {
+    if let Some(first) = &view.started {
+        let detail = format!("it started at {} already", first.place);
+        view.find(
+            event.findings,
+            event.place,
+            FindingKind::StartedTwice,
+            detail,
+        );
+        return;
+    }
+    let data = event.data;
+    view.started = Some(EventRef {
+        id: view.text(&event.facts.id),
+        ty: short(&event.facts.ty).to_owned(),
+        time: event.time,
+        place: event.place.clone(),
+    });
+    view.machine_digests.kernel = kept(view, data.kernel_digest.as_deref());
+    view.machine_digests.rootfs = kept(view, data.rootfs_digest.as_deref());
+    view.machine_digests.monitor = kept(view, data.firecracker_digest.as_deref());
+    view.derivation_role = kept(view, data.role_root.as_deref());
+    view.parent_run_id = kept(view, data.parent_run_id.as_deref());
+    if let Some(facts) = data.declared.as_deref() {
+        let declared = declared(view, facts);
+        if !declared.complete && facts.wrong.is_empty() {
+            view.find(
+                event.findings,
+                event.place,
+                FindingKind::NotFollowed,
+                "the document declares more than is kept",
+            );
+        }
+        view.declared = Some(declared);
+        grants::check_what_came_before(view, event.findings);
+    }
+}
+
+fn declared(view: &mut RunView, facts: &DeclaredFacts<'_>) -> Declared {
+    let cut_before = std::mem::take(&mut view.cut);
+    let mut declared = Declared {
+        timeout_ms: facts.timeout_ms,
+        complete: facts.wrong.is_empty(),
+        ..Declared::default()
+    };
+    for rule in items(facts.egress_rules.as_ref()) {
+        if view.takes(size_of::<EgressRule>()) {
+            declared.egress_rules.push(EgressRule {
+                host: view.text(rule.host.as_deref().unwrap_or_default()),
+                port: rule.port.unwrap_or_default(),
+                protocol: kept(view, rule.protocol.as_deref()),
+            });
+        }
+    }
+    declared.secret_refs = view.texts(items(facts.secret_refs.as_ref()).iter().map(|s| &**s));
+    for mount in items(facts.mounts.as_ref()) {
+        if view.takes(size_of::<Mount>()) {
+            declared.mounts.push(Mount {
+                source: view.text(mount.source.as_deref().unwrap_or_default()),
+                target: view.text(mount.target.as_deref().unwrap_or_default()),
+                access: view.text(mount.access.as_deref().unwrap_or_default()),
+            });
+        }
+    }
+    for artifact in items(facts.artifacts.as_ref()) {
+        if view.takes(size_of::<Artifact>()) {
+            declared.artifacts.push(Artifact {
+                name: view.text(artifact.name.as_deref().unwrap_or_default()),
+                path: kept(view, artifact.path.as_deref()),
+                target: kept(view, artifact.target.as_deref()),
+            });
+        }
+    }
+    declared.export_targets =
+        view.texts(items(facts.export_targets.as_ref()).iter().map(|t| &*t.0));
+    if let Some(limits) = &facts.limits {
+        declared.limits = Limits {
+            memory_max_bytes: limits.memory_max_bytes,
+            cpu_quota_micros: limits.cpu_max.as_ref().and_then(|cpu| cpu.quota_micros),
+            cpu_period_micros: limits.cpu_max.as_ref().and_then(|cpu| cpu.period_micros),
+            pids_max: limits.pids_max,
+            graceful_shutdown_seconds: limits.graceful_shutdown_seconds,
+        };
+    }
+    declared.complete &= !view.cut;
+    view.cut |= cut_before;
+    declared
+}
+
+fn posture(view: &mut RunView, event: &Event<'_, '_>) {
+    let data = event.data;
+    let machine = data.machine.as_deref().map(|machine| {
+        view.machine_digests.initrd = kept(view, machine.initrd_digest.as_deref());
+        if view.machine_digests.monitor.is_none() {
+            view.machine_digests.monitor = kept(view, machine.monitor_digest.as_deref());
+        }
+        MachineView {
+            monitor: kept(view, machine.monitor.as_deref()),
+            monitor_version: kept(view, machine.monitor_version.as_deref()),
+            execution: kept(view, machine.execution.as_deref()),
+            guest_kernel: kept(view, machine.guest_kernel.as_deref()),
+            guest_version: kept(view, machine.guest_version.as_deref()),
+            vcpus: machine.vcpus,
+            memory_bytes: machine.memory_bytes,
+            origin: kept(view, machine.origin.as_deref()),
+            exit_authentication: kept(view, machine.exit_authentication.as_deref()),
+        }
+    });
+    view.posture = Some(PostureView {
+        observed: data.observed,
+        privileged: data.privileged,
+        cap_eff: kept(view, data.cap_eff.as_deref()),
+        cap_bnd: kept(view, data.cap_bnd.as_deref()),
+        host_uid: data.host_uid,
+        private_namespaces: view.texts(
+            items(data.private_namespaces.as_ref())
+                .iter()
+                .take(MAX_KEPT)
+                .map(|s| &**s),
+        ),
+        no_new_privs: data.no_new_privs,
+        seccomp_mode: data.seccomp_mode,
+        seccomp_filters: data.seccomp_filters,
+        landlock_abi: data.landlock_abi,
+        machine,
+    });
+}
+
+fn completed(view: &mut RunView, event: &mut Event<'_, '_>) {
+    if view.command.is_some() {
+        view.find(
+            event.findings,
+            event.place,
+            FindingKind::CompletedTwice,
+            "the command has completed already",
+        );
+        return;
+    }
+    let data = event.data;
+    if data.exit_code.is_none() {
+        missing(view, event, "exitCode");
+    }
+    let argv = items(data.argv.as_ref());
+    view.cut |= argv.len() > MAX_KEPT;
+    view.command = Some(CommandView {
+        argv: view.texts(argv.iter().take(MAX_KEPT).map(|s| &**s)),
+        exit_code: data.exit_code,
+        duration_ms: data.duration_ms,
+        spawn_error: kept(view, data.spawn_error.as_deref()),
+        ended_by: kept(view, data.ended_by.as_deref()),
+        signal: data.signal,
+    });
+    use_of(view, data);
+}
+
+fn use_of(view: &mut RunView, data: &DataFacts<'_>) {
+    if let Some(usage) = data.usage.as_deref() {
+        view.usage = Some(usage_view(usage, view.usage.take()));
+    }
+    if let Some(streams) = data.streams.as_deref() {
+        let StreamsFacts {
+            stdout_bytes,
+            stderr_bytes,
+            ..
+        } = streams;
+        let usage = view.usage.get_or_insert_default();
+        usage.stdout_bytes = *stdout_bytes;
+        usage.stderr_bytes = *stderr_bytes;
+    }
+    if let Some(limits) = &data.limits_hit {
+        view.limits_hit = limits
+            .items
+            .iter()
+            .take(MAX_KEPT)
+            .map(|limit| limit_view(view, limit))
+            .collect();
+    }
+}
+
+fn usage_view(usage: &UsageFacts<'_>, before: Option<UsageView>) -> UsageView {
+    let before = before.unwrap_or_default();
+    UsageView {
+        wall_micros: usage.wall_micros,
+        cpu_user_micros: usage.cpu_user_micros,
+        cpu_system_micros: usage.cpu_system_micros,
+        memory_peak_bytes: usage.memory_peak_bytes,
+        max_rss_bytes: usage.max_rss_bytes,
+        oom_kills: usage.oom_kills,
+        pids_peak: usage.pids_peak,
+        ..before
+    }
+}
+
+fn limit_view(view: &mut RunView, limit: &LimitFacts<'_>) -> LimitView {
+    LimitView {
+        kind: view.text(limit.kind.as_deref().unwrap_or_default()),
+        limit: limit.limit_bytes.or(limit.limit),
+        times: limit.kills.or(limit.refusals),
+    }
+}
+
+fn touched(view: &mut RunView, event: &mut Event<'_, '_>) {
+    let Some(declared) = &view.declared else {
+        return;
+    };
+    let (name, path) = (
+        event.data.artifact_name.as_deref().unwrap_or_default(),
+        event.data.source_path.as_deref(),
+    );
+    let is_declared = declared.artifacts.iter().any(|artifact| {
+        artifact.name == cut(name)
+            && artifact
+                .path
+                .as_deref()
+                .zip(path)
+                .is_none_or(|(a, b)| a == cut(b))
+    });
+    if !is_declared {
+        let detail = format!(
+            "a file was opened for export as {:?} from {:?}, which the document does not declare",
+            cut(name),
+            cut(path.unwrap_or_default())
+        );
+        view.find(
+            event.findings,
+            event.place,
+            FindingKind::UndeclaredExport,
+            detail,
+        );
+    }
+}
+
+fn exported(view: &mut RunView, step: Step, event: &mut Event<'_, '_>) {
+    let data = event.data;
+    let receipt = data.receipt.as_deref();
+    let Some(name) = data.artifact_name.as_deref() else {
+        return missing(view, event, "artifactName");
+    };
+    if !view.takes(size_of::<ExportView>()) {
+        return;
+    }
+    let sha256 = data
+        .sha256
+        .as_deref()
+        .or_else(|| receipt.and_then(|receipt| receipt.sha256.as_deref()));
+    let export = ExportView {
+        name: view.text(name),
+        target_kind: kept(
+            view,
+            receipt
+                .and_then(|receipt| receipt.target_kind.as_deref())
+                .or(data.target_kind.as_deref()),
+        ),
+        target_name: kept(
+            view,
+            receipt
+                .and_then(|receipt| receipt.target_name.as_deref())
+                .or(data.target_name.as_deref()),
+        ),
+        destination: kept(
+            view,
+            receipt
+                .and_then(|receipt| receipt.destination.as_deref())
+                .or(data.destination.as_deref())
+                .or(data.destination_relative.as_deref()),
+        ),
+        bytes_written: receipt
+            .and_then(|receipt| receipt.bytes_written)
+            .or(data.bytes_written),
+        sha256: kept(view, sha256),
+        failure: (step == Step::ExportFailed)
+            .then(|| view.text(data.reason.as_deref().unwrap_or("no reason given"))),
+        place: event.place.clone(),
+    };
+    grants::check_export(view, &export, event.findings);
+    push_checked(view, |view| &mut view.exports, export, event);
+}
+
+fn summary(view: &mut RunView, event: &mut Event<'_, '_>) {
+    let data = event.data;
+    view.summary_exit_code = data.command_exit_code;
+    view.secret_delivery_mode = kept(view, data.secret_delivery_mode.as_deref());
+    let pack = data.policy_pack_id.as_deref().map(|id| {
+        let version = data.policy_pack_version.as_deref().unwrap_or("?");
+        format!("{} {}", cut(id), cut(version))
+    });
+    view.policy_pack = kept(view, pack.as_deref());
+    match (view.egress_rule_count, data.egress_rule_count) {
+        (Some(before), Some(now)) if before != now => {
+            let detail = format!("egressRuleCount was {before} and is {now}");
+            view.find(
+                event.findings,
+                event.place,
+                FindingKind::IdentityChanged,
+                detail,
+            );
+        }
+        (None, count) => view.egress_rule_count = count,
+        _ => {}
+    }
+}
+
+fn identity(view: &mut RunView, step: Step, event: &mut Event<'_, '_>) {
+    let data = event.data;
+    let facts = data.identity.as_deref();
+    let Some(secret) = facts.and_then(|identity| identity.secret_ref.as_deref()) else {
+        return missing(view, event, "identity.secretRef");
+    };
+    if !view.takes(size_of::<IdentityView>()) {
+        return;
+    }
+    let stage = match (step, data.operation.as_deref()) {
+        (Step::Materialized, _) => IdentityStage::Materialized,
+        (Step::Revoked, _) => IdentityStage::Revoked,
+        (_, Some("revoke")) => IdentityStage::RevokeFailed,
+        _ => IdentityStage::MaterializeFailed,
+    };
+    let identity = IdentityView {
+        secret_ref: view.text(secret),
+        kind: kept(
+            view,
+            facts.and_then(|facts| facts.kind.as_ref()).map(|k| &*k.0),
+        ),
+        provider: kept(view, facts.and_then(|facts| facts.provider.as_deref())),
+        audience: kept(view, facts.and_then(|facts| facts.audience.as_deref())),
+        stage,
+        place: event.place.clone(),
+    };
+    grants::check_identity(view, &identity, event.findings);
+    push_checked(view, |view| &mut view.identities, identity, event);
+}
+
+fn flow(view: &mut RunView, step: Step, event: &mut Event<'_, '_>) {
+    let data = event.data;
+    let (layer, decision, host) = match step {
+        Step::Name => (FlowLayer::Name, data.action.as_deref(), &data.sni_host),
+        Step::Query => (FlowLayer::Query, data.decision.as_deref(), &data.query_name),
+        _ => (FlowLayer::Packet, data.decision.as_deref(), &data.dst_addr),
+    };
+    let Some(decision) = decision else {
+        return missing(view, event, "decision");
+    };
+    if !view.takes(size_of::<FlowView>()) {
+        return;
+    }
+    let reason = data.reason_code.as_deref();
+    let flow = FlowView {
+        layer,
+        decision: view.text(decision),
+        host: kept(view, host.as_deref()),
+        port: data.dst_port,
+        protocol: kept(view, data.protocol.as_deref()),
+        reason_code: kept(view, reason),
+        rule: kept(view, data.nft_rule_ref.as_deref()),
+        needs_rule: decision == "allow"
+            && layer != FlowLayer::Query
+            && data.direction.as_deref() != Some("ingress")
+            && !matches!(
+                reason,
+                Some("nft_resolver_allowlist_match" | "egress_declared_allowlist")
+            ),
+        place: event.place.clone(),
+    };
+    grants::check_flow(view, &flow, event.findings);
+    push_checked(view, |view| &mut view.flows, flow, event);
+}
+
+fn resolution(view: &mut RunView, event: &Event<'_, '_>) {
+    let name = event.data.fqdn.as_deref().unwrap_or_default();
+    for target in items(event.data.targets.as_ref()).iter().take(MAX_KEPT) {
+        if !view.takes(size_of::<(String, String)>()) {
+            return;
+        }
+        let pair = (
+            view.text(name),
+            view.text(target.address.as_deref().unwrap_or_default()),
+        );
+        push(&mut view.resolved, pair);
+    }
+}
+
+fn end(view: &mut RunView, step: Step, event: &Event<'_, '_>) {
+    let data = event.data;
+    let residue = data.residue.as_deref();
+    let later = items(data.later_errors.as_ref());
+    let end = EndView {
+        how: match step {
+            Step::Failed => EndKind::NotCreated,
+            _ => EndKind::Destroyed,
+        },
+        outcome: kept(view, data.outcome.as_deref()),
+        reason: kept(view, data.reason.as_deref()),
+        reason_detail: kept(view, data.reason_detail.as_deref()),
+        later_errors: view.texts(later.iter().take(MAX_KEPT).map(|s| &**s)),
+        ended_by: kept(view, data.ended_by.as_deref()),
+        exit_code: data.exit_code,
+        signal: data.signal,
+        terminal_state: kept(view, data.terminal_state.as_deref()),
+        residue_class: kept(view, data.residue_class.as_deref()),
+        residue_looked_for: residue
+            .and_then(|residue| residue.looked_for.as_ref())
+            .map(|looked_for| view.texts(looked_for.items.iter().take(MAX_KEPT).map(|s| &**s))),
+        residue_found: residue
+            .and_then(|residue| residue.found.as_ref())
+            .map(|found| view.texts(found.items.iter().take(MAX_KEPT).map(|s| &**s)))
+            .unwrap_or_default(),
+        at: event.time,
+        place: event.place.clone(),
+    };
+    view.end = Some(end);
+    use_of(view, data);
+}
+
+fn keep_event(view: &mut RunView, event: &Event<'_, '_>) {
+    view.events.total += 1;
+    if view.events.items.len() < MAX_KEPT && view.takes(size_of::<EventRef>()) {
+        let kept = EventRef {
+            id: view.text(&event.facts.id),
+            ty: view.text(short(&event.facts.ty)),
+            time: event.time,
+            place: event.place.clone(),
+        };
+        view.events.items.push(kept);
+    }
+}
+
+fn missing(view: &mut RunView, event: &mut Event<'_, '_>, name: &str) {
+    let detail = format!("{}: `{name}` is missing", short(&event.facts.ty));
+    view.find(event.findings, event.place, FindingKind::Malformed, detail);
+}
+
+/// Keeps an item that the document has to declare. What is not kept before the document is known
+/// cannot be checked, which is an error.
+fn push_checked<T>(
+    view: &mut RunView,
+    list: fn(&mut RunView) -> &mut Kept<T>,
+    item: T,
+    event: &mut Event<'_, '_>,
+) {
+    let kept = list(view);
+    push(kept, item);
+    let is_unchecked = !kept.is_complete();
+    if is_unchecked && view.started.is_none() {
+        let detail = format!("more than {MAX_KEPT} of {}", short(&event.facts.ty));
+        view.find(
+            event.findings,
+            event.place,
+            FindingKind::NotFollowed,
+            detail,
+        );
+    }
+}
+
+fn push<T>(list: &mut Kept<T>, item: T) {
+    list.total += 1;
+    if list.items.len() < MAX_KEPT {
+        list.items.push(item);
+    }
+}
+
+fn kept(view: &mut RunView, text: Option<&str>) -> Option<String> {
+    text.map(|text| view.text(text))
+}
+
+fn items<T>(list: Option<&List<T>>) -> &[T] {
+    list.map_or(&[], |list| &list.items)
+}
+
+/// A text as it would be kept.
+pub(super) fn cut(text: &str) -> &str {
+    cut_to(text, MAX_TEXT_BYTES)
+}
