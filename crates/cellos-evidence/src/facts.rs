@@ -190,7 +190,7 @@ facts! {
         /// Limits that were hit.
         limits_hit: List<LimitFacts<'a>> = "limitsHit",
         /// Bytes of standard output and error.
-        streams: Box<StreamsFacts<'a>> = "streams",
+        output: OutputFacts<'a> = "output",
         /// Path of an artifact inside the cell.
         source_path: Cow<'a, str> = "sourcePath",
         /// Name of an artifact.
@@ -384,11 +384,19 @@ facts! {
     }
 
     /// Bytes of the streams.
-    pub struct StreamsFacts {
+    pub struct OutputFacts {
         /// Of standard output.
-        stdout_bytes: u64 = "stdoutBytes",
+        stdout: StreamFacts<'a> = "stdout",
         /// Of standard error.
-        stderr_bytes: u64 = "stderrBytes",
+        stderr: StreamFacts<'a> = "stderr",
+    }
+
+    /// Bytes of one stream.
+    pub struct StreamFacts {
+        /// How many.
+        bytes: u64 = "bytes",
+        /// How they were counted, or why they were not.
+        counted: Cow<'a, str> = "counted",
     }
 
     /// A limit that was hit.

@@ -8,6 +8,8 @@
 
 mod ending;
 mod grants;
+mod snapshot;
+mod source;
 mod step;
 mod take;
 mod view;
@@ -23,6 +25,10 @@ use jiff::{Timestamp, ToSpan as _};
 pub use self::ending::{
     DEFAULT_GRACE_SECONDS, END_SLACK_SECONDS, EXPORT_SLACK_SECONDS, TEARDOWN_SLACK_SECONDS,
 };
+pub use self::snapshot::{
+    CurrentState, ExportStage, ExportedFile, IdentityProgress, LifecycleStage, Snapshot,
+};
+pub use self::source::{NoEvent, event_in};
 use self::step::Step;
 pub use self::view::{
     Artifact, CommandView, CorrelationView, Declared, EgressRule, EndKind, EndView, EventRef,

@@ -13,7 +13,7 @@ use super::{
     },
 };
 use crate::{
-    facts::{DataFacts, DeclaredFacts, Facts, LimitFacts, List, StreamsFacts, UsageFacts},
+    facts::{DataFacts, DeclaredFacts, Facts, LimitFacts, List, StreamFacts, UsageFacts},
     finding::{Finding, FindingKind, Place},
 };
 
@@ -401,15 +401,11 @@ fn use_of(view: &mut RunView, data: &DataFacts<'_>) {
     if let Some(usage) = data.usage.as_deref() {
         view.usage = Some(usage_view(usage, view.usage.take()));
     }
-    if let Some(streams) = data.streams.as_deref() {
-        let StreamsFacts {
-            stdout_bytes,
-            stderr_bytes,
-            ..
-        } = streams;
+    if let Some(output) = &data.output {
+        let bytes = |stream: Option<&StreamFacts<'_>>| stream.and_then(|stream| stream.bytes);
         let usage = view.usage.get_or_insert_default();
-        usage.stdout_bytes = *stdout_bytes;
-        usage.stderr_bytes = *stderr_bytes;
+        usage.stdout_bytes = bytes(output.stdout.as_ref());
+        usage.stderr_bytes = bytes(output.stderr.as_ref());
     }
     if let Some(limits) = &data.limits_hit {
         view.limits_hit = limits
