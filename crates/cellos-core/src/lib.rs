@@ -23,4 +23,4 @@ pub mod vm_manifest;
 pub use document::{ExecutionCellDocument, ExecutionCellSpec};
 pub use error::CellosError;
 pub use event::CloudEventV1;
-pub use strict_json::StrictJsonError;
+pub use strict_json::{StrictJsonError, value_from_slice as strict_json_value};

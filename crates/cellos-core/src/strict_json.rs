@@ -44,7 +44,7 @@ pub(crate) fn from_slice<T: DeserializeOwned + Serialize>(
 ///
 /// # Errors
 /// The parse error, with line and column.
-pub(crate) fn value_from_slice(bytes: &[u8]) -> Result<Value, serde_json::Error> {
+pub fn value_from_slice(bytes: &[u8]) -> Result<Value, serde_json::Error> {
     serde_json::from_slice::<UniqueKeys>(bytes).map(|unique| unique.0)
 }
 

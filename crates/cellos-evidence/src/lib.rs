@@ -5,11 +5,13 @@
 //! * [`line`]: one line of the log, its place in the chain and its signature.
 //! * [`log`]: the files; appending, and reading them back.
 //! * [`keyset`]: the keys that a log is checked with.
+//! * [`attest`]: attestations of runs, for verifiers of supply chains.
 //! * [`facts`]: what readers look at in an event.
 //! * [`finding`]: what a check has to say, and where.
 //! * [`projection`]: what a log says about runs.
 #![forbid(unsafe_code)]
 
+pub mod attest;
 pub mod facts;
 pub mod finding;
 pub mod keyset;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    commands::{completions, doctor, man, reap, run, schema, validate, version, vm},
+    commands::{attest, completions, doctor, man, reap, run, schema, validate, version, vm},
     compose::PreparedBackend,
     exit::Exit,
     failure::Failure,
@@ -36,6 +36,7 @@ enum Command {
     Validate(validate::ValidateArgs),
     Doctor(doctor::DoctorArgs),
     Schema(schema::SchemaArgs),
+    Attest(Box<attest::AttestArgs>),
     Reap(reap::ReapArgs),
     Vm(vm::VmArgs),
     Version(version::VersionArgs),
@@ -69,6 +70,7 @@ fn dispatch(command: Command, begun: Option<PreparedBackend>) -> Result<Exit, Fa
         Command::Validate(args) => validate::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Schema(args) => schema::run(&args),
+        Command::Attest(args) => attest::run(&args),
         Command::Reap(args) => reap::run(&args),
         Command::Vm(args) => vm::run(&args),
         Command::Version(args) => version::run(&args),

@@ -119,6 +119,13 @@ impl Intake {
         }
     }
 
+    /// The document as it was given: without the changes of [`Intake::anchor_mounts`].
+    pub(crate) fn as_given(&self) -> &ExecutionCellDocument {
+        self.loaded
+            .as_ref()
+            .map_or(&self.document, |loaded| &loaded.document)
+    }
+
     /// Fields that were ignored.
     pub(crate) fn warnings(&self) -> &[Problem] {
         self.loaded.as_ref().map_or(&[], |loaded| &loaded.warnings)

@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(crate) mod attest;
 pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod man;

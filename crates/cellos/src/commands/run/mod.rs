@@ -12,15 +12,18 @@ use std::{
 };
 
 use cellos_core::{ports::workload::Streams, source::UnknownFields};
-use cellos_evidence::log::Durability;
+use cellos_evidence::{attest::run::Start, log::Durability};
 use cellos_supervisor::{RunOutcome, RunRequest};
 use rustix::fs::FileType;
+
+pub(crate) use output::document_value;
 
 use self::{
     cell_flags::CellFlags,
     output::{DocumentFormat, RecordTarget},
 };
 use crate::{
+    commands::attest::{self, Attestor, Document, Findings, Predicates},
     compose::{self, BackendOptions, PreparedBackend, RunPorts},
     document_file::DocumentSource,
     evidence_guard,
@@ -66,6 +69,12 @@ pub(crate) struct RunArgs {
     /// Blank these fields in the events: names with commas between, or `defaults`
     #[arg(long, value_name = "LIST")]
     redact: Option<String>,
+    /// Attest the run when it has ended, in this file: signed in-toto statements, one a line
+    #[arg(long, value_name = "FILE", requires = "signing_key")]
+    attest: Option<PathBuf>,
+    /// Ed25519 seed to sign with, in base64url, in a file that only its owner can read
+    #[arg(long, value_name = "FILE", requires = "attest")]
+    signing_key: Option<PathBuf>,
     /// Store exported artifacts in this folder
     #[arg(long, value_name = "DIR")]
     export_dir: Option<PathBuf>,
@@ -148,7 +157,47 @@ impl RunArgs {
     }
 
     fn record_target(&self) -> Result<Option<RecordTarget>, Failure> {
-        self.json.as_deref().map(RecordTarget::open).transpose()
+        self.json
+            .as_deref()
+            .map(|path| RecordTarget::open("result record", path))
+            .transpose()
+    }
+}
+
+/// What `--attest` asks for: opened and ready before the cell runs.
+struct Attesting {
+    attestor: Attestor,
+    target: RecordTarget,
+    /// The document, unless fields of the events are blanked: what is blanked there must not be
+    /// readable here.
+    document: Option<Document>,
+}
+
+impl Attesting {
+    fn prepare(args: &RunArgs, intake: &Intake) -> Result<Option<Self>, Failure> {
+        let (Some(path), Some(key)) = (&args.attest, &args.signing_key) else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            attestor: Attestor {
+                signer: attest::signer(key)?,
+                builder_id: None,
+                predicates: Predicates::All,
+                findings: Findings::Refuse,
+            },
+            target: RecordTarget::open("attestation", path)?,
+            document: match &args.redact {
+                Some(_) => None,
+                None => Some(Document::of(intake)?),
+            },
+        }))
+    }
+
+    fn write(&self, log: &Path, start: Start, run_id: &str) -> Result<(), Failure> {
+        let lines = self
+            .attestor
+            .attest(log, start, run_id, self.document.as_ref())?;
+        self.target.write_text(&lines)
     }
 }
 
@@ -205,6 +254,10 @@ fn run_with_id(
         args.redact.as_deref(),
         None,
     )?;
+    let attesting = Attesting::prepare(&args, &intake)?;
+    // Whatever is before this is of earlier runs.
+    let start = std::fs::metadata(&events_file)
+        .map_or(Start::Beginning, |metadata| Start::Offset(metadata.len()));
     let outcome = block_on(async {
         let backend = backend.start()?;
         let descriptor = compose::with_exports(backend.descriptor(), args.export_dir.as_deref());
@@ -246,6 +299,9 @@ fn run_with_id(
     }
     if let Some(record) = record {
         record.write(&output::record(&outcome, &events_file)?)?;
+    }
+    if let Some(attesting) = &attesting {
+        attesting.write(&events_file, start, &outcome.run_id)?;
     }
     Ok(output::exit(&outcome))
 }

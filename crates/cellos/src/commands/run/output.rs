@@ -16,53 +16,63 @@ use serde_json::{Value, json};
 
 use crate::{exit::Exit, failure::Failure, say};
 
-/// Where the result record goes.
+/// Where the result record, or the attestations, go.
 #[derive(Debug)]
 pub(super) enum RecordTarget {
     StandardOutput,
     /// Open from before the cell runs: a workload that can write where the file lies could put a
     /// link or a FIFO in its place.
     File {
+        what: &'static str,
         path: PathBuf,
         file: File,
     },
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the result record cannot be written to {}", path.display())]
+#[error("the {what} cannot be written to {}", path.display())]
 struct RecordError {
+    what: &'static str,
     path: PathBuf,
     source: io::Error,
 }
 
 impl RecordTarget {
     /// `-` is standard output; a file is made, and opened, right away.
-    pub(super) fn open(argument: &Path) -> Result<Self, Failure> {
+    pub(super) fn open(what: &'static str, argument: &Path) -> Result<Self, Failure> {
         if argument.as_os_str() == "-" {
             return Ok(Self::StandardOutput);
         }
         match open_record(argument) {
             Ok(file) => Ok(Self::File {
+                what,
                 path: argument.to_path_buf(),
                 file,
             }),
-            Err(source) => Err(unwritable(argument, source)),
+            Err(source) => Err(unwritable(what, argument, source)),
         }
     }
 
     /// Writes the record as one line.
     pub(super) fn write(&self, record: &Value) -> Result<(), Failure> {
+        self.write_text(&format!("{record}\n"))
+    }
+
+    /// Writes a text as it is.
+    pub(super) fn write_text(&self, text: &str) -> Result<(), Failure> {
         match self {
-            Self::StandardOutput => writeln!(io::stdout().lock(), "{record}")?,
-            Self::File { path, file } => replace_content(file, &format!("{record}\n"))
-                .map_err(|source| unwritable(path, source))?,
+            Self::StandardOutput => io::stdout().lock().write_all(text.as_bytes())?,
+            Self::File { what, path, file } => {
+                replace_content(file, text).map_err(|source| unwritable(what, path, source))?;
+            }
         }
         Ok(())
     }
 }
 
-fn unwritable(path: &Path, source: io::Error) -> Failure {
+fn unwritable(what: &'static str, path: &Path, source: io::Error) -> Failure {
     Failure::call(RecordError {
+        what,
         path: path.to_path_buf(),
         source,
     })
@@ -177,15 +187,21 @@ pub(super) fn print_document(
     document: &ExecutionCellDocument,
     format: DocumentFormat,
 ) -> Result<(), Failure> {
-    let mut value = serde_json::to_value(document).map_err(Failure::program)?;
-    drop_unset(&mut value);
-    drop_default_delivery(&mut value);
+    let value = document_value(document)?;
     let text = match format {
         DocumentFormat::Yaml => serde_saphyr::to_string(&value).map_err(Failure::program)?,
         DocumentFormat::Json => serde_json::to_string_pretty(&value).map_err(Failure::program)?,
     };
     writeln!(io::stdout().lock(), "{}", text.trim_end())?;
     Ok(())
+}
+
+/// The document as a person would write it: without the fields that are unset.
+pub(crate) fn document_value(document: &ExecutionCellDocument) -> Result<Value, Failure> {
+    let mut value = serde_json::to_value(document).map_err(Failure::program)?;
+    drop_unset(&mut value);
+    drop_default_delivery(&mut value);
+    Ok(value)
 }
 
 /// Unlike the others this field is written when it is unset, which says nothing to a person.
