@@ -6,9 +6,11 @@
 #![forbid(unsafe_code)]
 
 pub mod composite;
+pub mod forward;
 pub mod jsonl;
 pub mod redact;
 pub mod remote;
+pub mod settings;
 pub mod transform;
 
 pub use composite::FanOut;

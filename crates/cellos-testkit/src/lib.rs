@@ -8,6 +8,7 @@ pub mod alone;
 pub mod contract;
 mod document;
 mod event_log;
+pub mod http;
 mod sinks;
 mod snapshot;
 

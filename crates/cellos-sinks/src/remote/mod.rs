@@ -1,11 +1,12 @@
 //! Sinks on the other side of a network. They are fed from the log, so an outage of any length loses
 //! nothing and holds nothing up.
 //!
-//! A sink is one module here, one line in `settings::read_config` and one run of the contract test in
+//! A sink is one module here, one line in [`crate::settings`] and one run of the contract test in
 //! `tests/all/remote_contract.rs`.
 
 pub mod credential;
 pub mod http;
+pub mod otlp;
 pub mod stdout;
 pub mod webhook;
 

@@ -6,9 +6,11 @@
 )]
 
 mod disk_full;
+mod otlp;
 mod processes;
 mod remote_contract;
 mod stdout;
+mod webhook;
 
 use cellos_core::CloudEventV1;
 

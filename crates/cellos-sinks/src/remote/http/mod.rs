@@ -17,13 +17,14 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, sync::Mutex, time};
 use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
+use zeroize::Zeroizing;
 
 pub use config::{BasicConfig, DEFAULT_TIMEOUT, HttpConfig, MAX_TIMEOUT};
 pub use tls::MAX_CA_FILE_BYTES;
 
 use config::{Address, Authorization, Scheme};
 
-use super::{Retry, SinkOpenError, Surroundings};
+use super::{Retry, SinkOpenError, Surroundings, credential::Credential};
 
 /// Most bytes of an answer that are read. Answers say why something was refused.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -38,6 +39,8 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 pub struct HttpClient {
     address: Address,
     authorization: Option<HeaderValue>,
+    /// What must not be repeated in a message.
+    secrets: Vec<Zeroizing<String>>,
     tls: Option<TlsConnector>,
     timeout: Duration,
     /// A connection answers one request at a time.
@@ -146,6 +149,7 @@ impl HttpClient {
         };
         Ok(Self {
             timeout: config.timeout()?,
+            secrets: authorization.as_ref().map(secrets).unwrap_or_default(),
             authorization: authorization.as_ref().map(header_value).transpose()?,
             address,
             tls,
@@ -153,8 +157,8 @@ impl HttpClient {
         })
     }
 
-    /// Posts a body, and returns what the receiver says when it has accepted it; nothing where it
-    /// says more than [`MAX_ANSWER_BYTES`].
+    /// Posts a body, and returns what the receiver says when it has accepted it; `None` where it
+    /// says more than [`MAX_ANSWER_BYTES`] or breaks off.
     ///
     /// # Errors
     /// [`RequestError`].
@@ -163,7 +167,7 @@ impl HttpClient {
         content_type: &'static str,
         headers: &[(&'static str, String)],
         body: Bytes,
-    ) -> Result<Bytes, RequestError> {
+    ) -> Result<Option<Bytes>, RequestError> {
         let mut all = HeaderMap::new();
         all.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         for (name, value) in headers {
@@ -189,7 +193,7 @@ impl HttpClient {
         kept: Option<Connection>,
         headers: &HeaderMap,
         body: &Bytes,
-    ) -> Result<(Option<Connection>, Result<Bytes, RequestError>), RequestError> {
+    ) -> Result<(Option<Connection>, Result<Option<Bytes>, RequestError>), RequestError> {
         if let Some(mut kept) = kept
             && kept.ready().await.is_ok()
             && let Ok(answer) = kept.send_request(self.request(headers, body)?).await
@@ -281,7 +285,7 @@ impl HttpClient {
         &self,
         connection: Connection,
         answer: Response<Incoming>,
-    ) -> (Option<Connection>, Result<Bytes, RequestError>) {
+    ) -> (Option<Connection>, Result<Option<Bytes>, RequestError>) {
         let status = answer.status();
         let retry_after = retry_after(answer.headers(), jiff::Timestamp::now());
         let location = answer.headers().get(header::LOCATION).cloned();
@@ -290,8 +294,8 @@ impl HttpClient {
             .await
             .map(http_body_util::Collected::to_bytes);
         let (kept, body) = match body {
-            Ok(body) => (Some(connection), body),
-            Err(_) => (None, Bytes::new()),
+            Ok(body) => (Some(connection), Some(body)),
+            Err(_) => (None, None),
         };
         if status.is_success() {
             return (kept, Ok(body));
@@ -299,33 +303,30 @@ impl HttpClient {
         let said = match location {
             Some(location) if status.is_redirection() => format!(
                 ", which is not followed: the address would be {}",
-                quoted(location.as_bytes())
+                self.quoted(location.as_bytes())
             ),
-            _ if body.is_empty() => String::new(),
-            _ => format!(": {}", quoted(&body)),
+            _ => match body.as_deref() {
+                None | Some([]) => String::new(),
+                Some(body) => format!(": {}", self.quoted(body)),
+            },
         };
         let error = RequestError::Status {
             authority: self.address.authority.clone(),
             status,
-            said: self.without_credential(said),
+            said,
             retry_after,
         };
         (kept, Err(error))
     }
 
-    /// A receiver may repeat what it was sent.
-    fn without_credential(&self, said: String) -> String {
-        let sent = self
-            .authorization
-            .as_ref()
-            .and_then(|sent| sent.to_str().ok());
-        let credential = sent.and_then(|sent| sent.split_once(' ')).map(|(_, it)| it);
-        match credential {
-            Some(credential) if said.contains(credential) => {
-                ": (it repeats the credential)".to_owned()
-            }
-            _ => said,
+    /// What others wrote: it is cut, has no control characters, and is left out where it repeats
+    /// what it was sent.
+    fn quoted(&self, bytes: &[u8]) -> String {
+        let text = String::from_utf8_lossy(bytes);
+        if self.secrets.iter().any(|secret| text.contains(&**secret)) {
+            return "(an answer that repeats the credential)".to_owned();
         }
+        cut(text.trim())
     }
 
     fn broken(&self, error: &dyn std::error::Error) -> RequestError {
@@ -349,13 +350,24 @@ impl HttpClient {
     }
 }
 
+/// What is secret, in each form that is sent.
+fn secrets(authorization: &Authorization) -> Vec<Zeroizing<String>> {
+    let plain = |credential: &Credential| Zeroizing::new(credential.expose().to_owned());
+    match authorization {
+        Authorization::Bearer(token) => vec![plain(token)],
+        Authorization::Basic { user, password } => vec![plain(password), basic(user, password)],
+    }
+}
+
+fn basic(user: &str, password: &Credential) -> Zeroizing<String> {
+    let pair = Zeroizing::new(format!("{user}:{}", password.expose()));
+    Zeroizing::new(STANDARD.encode(pair.as_bytes()))
+}
+
 fn header_value(authorization: &Authorization) -> Result<HeaderValue, SinkOpenError> {
-    let text = zeroize::Zeroizing::new(match authorization {
+    let text = Zeroizing::new(match authorization {
         Authorization::Bearer(token) => format!("Bearer {}", token.expose()),
-        Authorization::Basic { user, password } => {
-            let pair = zeroize::Zeroizing::new(format!("{user}:{}", password.expose()));
-            format!("Basic {}", STANDARD.encode(pair.as_bytes()))
-        }
+        Authorization::Basic { user, password } => format!("Basic {}", *basic(user, password)),
     });
     let mut value = HeaderValue::from_str(&text).map_err(|_| SinkOpenError::Value {
         field: "token",
@@ -378,25 +390,21 @@ fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
     Some(asked.min(MAX_RETRY_AFTER))
 }
 
-/// Others wrote it: it is cut, and has no control characters.
-fn quoted(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let mut quoted: String = text
-        .trim()
+/// The first characters, without control characters.
+fn cut(text: &str) -> String {
+    let plain = |character: char| match character.is_control() {
+        true => ' ',
+        false => character,
+    };
+    let mut cut: String = text
         .chars()
         .take(MAX_QUOTED_CHARACTERS)
-        .map(|character| {
-            if character.is_control() {
-                ' '
-            } else {
-                character
-            }
-        })
+        .map(plain)
         .collect();
-    if quoted.len() < text.trim().len() {
-        quoted.push('…');
+    if cut.len() < text.len() {
+        cut.push('…');
     }
-    quoted
+    cut
 }
 
 #[cfg(test)]
