@@ -4,6 +4,8 @@
 //!
 //! * [`line`]: one line of the log, its place in the chain and its signature.
 //! * [`log`]: the files; appending, and reading them back.
+//! * [`head`], [`seal`]: what is stated about a log beside it.
+//! * [`merkle`], [`prove`]: one line, proved without the others.
 //! * [`keyset`]: the keys that a log is checked with.
 //! * [`attest`]: attestations of runs, for verifiers of supply chains.
 //! * [`facts`]: what readers look at in an event.
@@ -14,7 +16,14 @@
 pub mod attest;
 pub mod facts;
 pub mod finding;
+pub mod head;
 pub mod keyset;
 pub mod line;
 pub mod log;
+pub mod merkle;
 pub mod projection;
+pub mod prove;
+pub mod seal;
+mod signed;
+
+pub use signed::{MAX_SIGNED_BYTES, SignError};

@@ -19,7 +19,7 @@ use std::{fmt, str::FromStr};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use cellos_core::{CellosError, CloudEventV1, signing::Signer};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use sha2::{Digest, Sha256};
 
@@ -31,6 +31,13 @@ pub const MAX_LINE_BYTES: usize = 1024 * 1024;
 pub const MAX_LINES_PER_SIGNATURE: u32 = 256;
 /// Integers beyond this have no exact form in RFC 8785 (2^53 - 1, RFC 7493).
 pub const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
+
+/// Longest id of a log in bytes. Ours are ULIDs of 26.
+pub const MAX_LOG_ID_BYTES: usize = 64;
+/// Most bytes of a line beside its event and the id of its key, its line feed included.
+const MAX_FRAME_BYTES: usize = 640;
+/// Longest id of a key in bytes.
+pub const MAX_KID_BYTES: usize = 256;
 
 /// What the hash of a line begins with.
 pub const LINE_DOMAIN: &[u8] = b"cellos.log.line.v1\n";
@@ -65,7 +72,13 @@ impl LineHash {
 
 impl fmt::Display for LineHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 64];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        f.write_str(str::from_utf8(&text).unwrap_or_default())
     }
 }
 
@@ -181,17 +194,49 @@ pub enum EncodeError {
     },
 }
 
-#[derive(Serialize)]
-struct EntryOut<'a> {
-    event: &'a CloudEventV1,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    kid: Option<&'a str>,
-    log: &'a str,
-    prev: String,
-    seq: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    signs: Option<usize>,
-    v: u32,
+/// An event in canonical form, ready to be made a line.
+#[derive(Debug, Clone)]
+pub struct PreparedEvent {
+    /// Type of the event.
+    ty: String,
+    /// Its canonical JSON.
+    json: Vec<u8>,
+}
+
+impl PreparedEvent {
+    /// Brings an event into canonical form. What is wrong with an event shows here, before it is
+    /// put together with others.
+    ///
+    /// # Errors
+    /// [`EncodeError::Integer`], [`EncodeError::Json`], [`EncodeError::TooLong`].
+    pub fn of(event: &CloudEventV1, signer: Option<&dyn Signer>) -> Result<Self, EncodeError> {
+        let ty = || event.ty.clone();
+        if let Some(number) = event.data.as_ref().and_then(unsafe_integer) {
+            return Err(EncodeError::Integer { ty: ty(), number });
+        }
+        let json = serde_json_canonicalizer::to_vec(event)
+            .map_err(|source| EncodeError::Json { ty: ty(), source })?;
+        let kid = signer.map_or(0, |signer| signer.kid().len());
+        let bytes = json.len() + MAX_FRAME_BYTES + kid;
+        match bytes > MAX_LINE_BYTES {
+            true => Err(EncodeError::TooLong { ty: ty(), bytes }),
+            false => Ok(Self { ty: ty(), json }),
+        }
+    }
+
+    /// Size of its canonical JSON in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.json.len()
+    }
+}
+
+/// Whether lines can name a key so: 1 to [`MAX_KID_BYTES`] visible ASCII characters that need no
+/// escapes in JSON.
+#[must_use]
+pub fn is_kid(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+    (1..=MAX_KID_BYTES).contains(&text.len()) && text.bytes().all(plain)
 }
 
 /// Makes the lines of events that are written together, each with its line feed, and moves the
@@ -204,24 +249,34 @@ pub fn encode(
     events: &[CloudEventV1],
     signer: Option<&dyn Signer>,
 ) -> Result<Vec<u8>, EncodeError> {
+    let prepared: Result<Vec<_>, _> = events
+        .iter()
+        .map(|event| PreparedEvent::of(event, signer))
+        .collect();
+    encode_prepared(tail, &prepared?.iter().collect::<Vec<_>>(), signer)
+}
+
+/// As [`encode`], of prepared events.
+///
+/// # Errors
+/// [`EncodeError::TooMany`], [`EncodeError::Signer`]; the tail is then as it was.
+pub fn encode_prepared(
+    tail: &mut Tail,
+    events: &[&PreparedEvent],
+    signer: Option<&dyn Signer>,
+) -> Result<Vec<u8>, EncodeError> {
     if events.len() > MAX_LINES_PER_SIGNATURE as usize {
         return Err(EncodeError::TooMany {
             count: events.len(),
         });
     }
     let mut next = tail.clone();
-    let mut lines = Vec::with_capacity(events.len() * 1024);
+    let bytes = events.iter().map(|event| event.bytes() + MAX_FRAME_BYTES);
+    let mut lines = Vec::with_capacity(bytes.sum());
     for (index, event) in events.iter().enumerate() {
         let last = index + 1 == events.len();
         let start = lines.len();
         write_line(&mut lines, &next, event, signer.filter(|_| last), index + 1)?;
-        let bytes = lines.len() - start + 1;
-        if bytes > MAX_LINE_BYTES {
-            return Err(EncodeError::TooLong {
-                ty: event.ty.clone(),
-                bytes,
-            });
-        }
         next.prev = LineHash::of_line(&lines[start..]);
         next.next_seq += 1;
         lines.push(b'\n');
@@ -230,34 +285,37 @@ pub fn encode(
     Ok(lines)
 }
 
+/// Writes the entry field by field, in the order that canonical JSON has.
 fn write_line(
     out: &mut Vec<u8>,
     tail: &Tail,
-    event: &CloudEventV1,
+    event: &PreparedEvent,
     signer: Option<&dyn Signer>,
     signs: usize,
 ) -> Result<(), EncodeError> {
-    if let Some(number) = event.data.as_ref().and_then(unsafe_integer) {
-        return Err(EncodeError::Integer {
+    let text = |out: &mut Vec<u8>, value: &str| {
+        serde_json_canonicalizer::to_writer(&value, out).map_err(|source| EncodeError::Json {
             ty: event.ty.clone(),
-            number,
-        });
-    }
-    let entry = EntryOut {
-        event,
-        kid: signer.map(Signer::kid),
-        log: &tail.log_id,
-        prev: tail.prev.to_hex(),
-        seq: tail.next_seq,
-        signs: signer.map(|_| signs),
-        v: LINE_VERSION,
+            source,
+        })
     };
     out.extend_from_slice(b"{\"entry\":");
     let start = out.len();
-    serde_json_canonicalizer::to_writer(&entry, out).map_err(|source| EncodeError::Json {
-        ty: event.ty.clone(),
-        source,
-    })?;
+    out.extend_from_slice(b"{\"event\":");
+    out.extend_from_slice(&event.json);
+    if let Some(signer) = signer {
+        out.extend_from_slice(b",\"kid\":");
+        text(out, signer.kid())?;
+    }
+    out.extend_from_slice(b",\"log\":");
+    text(out, &tail.log_id)?;
+    out.extend_from_slice(
+        format!(",\"prev\":\"{}\",\"seq\":{}", tail.prev, tail.next_seq).as_bytes(),
+    );
+    if signer.is_some() {
+        out.extend_from_slice(format!(",\"signs\":{signs}").as_bytes());
+    }
+    out.extend_from_slice(format!(",\"v\":{LINE_VERSION}}}").as_bytes());
     if let Some(signer) = signer {
         let signature = signer
             .sign(&signed_bytes(&out[start..]))
@@ -468,6 +526,39 @@ mod tests {
             r#""type":"dev.cellos.events.cell.lifecycle.v1.started"},"log":"01J","prev":""#,
         );
         assert!(text.starts_with(expected), "{text}");
+    }
+
+    #[test]
+    fn entries_are_canonical_whoever_signs() {
+        let signer = SoftwareSigner::from_seed("ops-2026.1", [7; 32]);
+        let mut tail = Tail::of_new_log("01J");
+        let lines = encode(&mut tail, &[event("a"), event("b")], Some(&signer)).unwrap();
+        for line in lines
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
+            let entry = parse(line).unwrap().entry;
+            let value: Value = serde_json::from_slice(entry).unwrap();
+            assert_eq!(serde_json_canonicalizer::to_vec(&value).unwrap(), entry);
+        }
+    }
+
+    #[test]
+    fn a_line_that_readers_would_refuse_is_not_made() {
+        let mut tail = Tail::of_new_log("0".repeat(MAX_LOG_ID_BYTES));
+        tail.next_seq = MAX_SAFE_INTEGER;
+        let signer = SoftwareSigner::from_seed("k".repeat(MAX_KID_BYTES), [7; 32]);
+        let mut line = |length: usize| {
+            let mut long = event("a");
+            long.data = Some(Value::String("x".repeat(length)));
+            encode(&mut tail, &[long], Some(&signer))
+        };
+        let frame = line(0).unwrap().len();
+        let fits = line(MAX_LINE_BYTES - frame - 512).unwrap().len();
+        assert!((MAX_LINE_BYTES - 1024..=MAX_LINE_BYTES).contains(&fits));
+        for length in [MAX_LINE_BYTES - frame + 1, MAX_LINE_BYTES] {
+            assert!(matches!(line(length), Err(EncodeError::TooLong { .. })));
+        }
     }
 
     #[test]

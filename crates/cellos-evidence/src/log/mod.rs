@@ -1,28 +1,99 @@
 //! The files of a log: appending to it from several processes, and reading it back.
+//!
+//! Beside `events.jsonl` stand `events.jsonl.lock` (who appends holds it), `events.jsonl.head` (see
+//! [`head`](crate::head)), sealed segments and their seals (see [`Segments`]), and, where a writer
+//! died while it wrote, the torn bytes as `events.jsonl.torn-<offset>`.
 
+mod end;
+mod error;
+mod flush;
+mod group;
+mod notes;
 mod reader;
+mod recovery;
+mod rotation;
 mod segments;
+mod storage;
 mod writer;
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use cellos_core::{CellosError, CloudEventV1, ports::EventSink, signing::Signer};
+use jiff::Timestamp;
 
+pub use error::LogError;
+pub use notes::{RECOVERED, SEGMENT_SEALED};
 pub use reader::{AtEnd, LineEnd, LineReader, LogLine, LogReader, RawLine, ReadError};
 pub use segments::{MAX_SEGMENTS, Segment, Segments, SegmentsError};
 pub use writer::{Appended, EventLog};
 
-use crate::line::{EncodeError, LineError};
+/// Size that a file may reach before it is sealed, in bytes, unless configured. It is hashed once
+/// more when it is sealed, which takes less than a second and holds up whoever appends.
+pub const DEFAULT_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Age that a file may reach before it is sealed, unless configured: a day.
+pub const DEFAULT_SEGMENT_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What an event survives, and from when on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// The death of every process, when it has been appended. Costs no disk flush.
+    /// The death of every process, when it has been appended. Costs no disk flush. After a crash of
+    /// the machine the log may be behind its head, and then it is refused as cut off.
     Process,
     /// A crash of the machine, when `flush` has returned, which the lifecycle calls at every change
     /// of phase.
     #[default]
     Machine,
+}
+
+/// When the live file is sealed and another one begun. It is looked at before an event is
+/// appended, so a file is larger by what was appended last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotation {
+    /// Size that a file may reach, in bytes.
+    pub max_bytes: u64,
+    /// Age that its first event may reach; `None` for any.
+    pub max_age: Option<Duration>,
+}
+
+impl Default for Rotation {
+    fn default() -> Self {
+        Self {
+            max_bytes: DEFAULT_SEGMENT_BYTES,
+            max_age: Some(DEFAULT_SEGMENT_AGE),
+        }
+    }
+}
+
+/// Tells the time.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Clock {
+    /// A clock of one's own.
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new(Timestamp::now)
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
 }
 
 /// Where a log is, and how it is written.
@@ -35,6 +106,10 @@ pub struct LogConfig {
     pub durability: Durability,
     /// Who signs; without one the log is chained and not signed.
     pub signer: Option<Arc<dyn Signer>>,
+    /// When the live file is sealed.
+    pub rotation: Rotation,
+    /// Dates heads, seals and the log's own events.
+    pub clock: Clock,
 }
 
 impl LogConfig {
@@ -44,74 +119,42 @@ impl LogConfig {
             path: path.into(),
             durability: Durability::default(),
             signer: None,
+            rotation: Rotation::default(),
+            clock: Clock::default(),
         }
     }
 }
 
-/// Why a log cannot be opened, appended to or read.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// The kernel refuses.
-    #[error("event log {path:?}: cannot {operation}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What was tried.
-        operation: &'static str,
-        /// The kernel's reason.
-        source: io::Error,
-    },
-    /// There is no room. The text starts with the published contract's marker.
-    #[error("sink full: event log {path:?}: {source}; nothing of the event was kept")]
-    Full {
-        /// The file.
-        path: PathBuf,
-        /// The kernel's reason.
-        source: io::Error,
-    },
-    /// Another program holds the lock.
-    #[error(
-        "event log {path:?}: another program has kept it locked for {waited_ms} ms: end that \
-         program or choose another file"
-    )]
-    Locked {
-        /// The file.
-        path: PathBuf,
-        /// How long was waited, in milliseconds.
-        waited_ms: u128,
-    },
-    /// The last line is none of a log of ours.
-    #[error("event log {path:?}: its last line: {source}: choose another file")]
-    NotALog {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: LineError,
-    },
-    /// The event cannot be made a line.
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
-}
-
-impl From<LogError> for CellosError {
-    fn from(error: LogError) -> Self {
-        Self::EventSink(error.to_string())
-    }
+/// A file that stands beside the log: `events.jsonl` has `events.jsonl.lock`.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    name.into()
 }
 
 #[async_trait::async_trait]
 impl EventSink for EventLog {
     async fn emit(&self, event: &CloudEventV1) -> Result<(), CellosError> {
-        self.append(std::slice::from_ref(event))?;
+        self.append_async(std::slice::from_ref(event)).await?;
         Ok(())
     }
 
     async fn emit_all(&self, events: &[CloudEventV1]) -> Result<(), CellosError> {
-        self.append(events)?;
+        for together in events.chunks(crate::line::MAX_LINES_PER_SIGNATURE as usize) {
+            self.append_async(together).await?;
+        }
         Ok(())
     }
 
     async fn flush(&self) -> Result<(), CellosError> {
-        Ok(self.sync()?)
+        Ok(self.flush_async().await?)
     }
 }
+
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod tests;

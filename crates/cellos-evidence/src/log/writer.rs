@@ -1,27 +1,34 @@
 //! Appending to a log.
 
 use std::{
-    fs::File,
     io,
-    path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
-use cellos_core::CloudEventV1;
-use rustix::{
-    fs::{FlockOperation, Mode, OFlags},
-    io::Errno,
+use cellos_core::{CloudEventV1, signing::Signer};
+use jiff::Timestamp;
+
+use super::{
+    LogConfig, LogError, Segment,
+    end::Signing,
+    error::is_full,
+    flush::Flush,
+    group::{Group, Request, Slot, Word},
+    notes::Note,
+    segments::Names,
+    storage::{FileId, Kernel, Kind, Make, Storage, StoredFile},
 };
+use crate::line::{self, EncodeError, MAX_LINES_PER_SIGNATURE, PreparedEvent, Tail};
 
-use super::{Durability, LogConfig, LogError};
-use crate::line::{self, LineHash, MAX_LINE_BYTES, Tail};
-
-/// Longest wait for another process's lock, which is held for microseconds.
+/// Longest wait for another process's lock, which is held for microseconds, and while a segment is
+/// sealed for less than a second. Reached only when that process was stopped meanwhile, or when
+/// a foreign program locks the file.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
-/// Time between two tries for the lock.
-const LOCK_RETRY: Duration = Duration::from_millis(1);
+/// First and longest time between two tries for the lock.
+const LOCK_RETRY: (Duration, Duration) = (Duration::from_micros(20), Duration::from_millis(1));
 
 /// Lines that were appended together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,179 +40,396 @@ pub struct Appended {
 }
 
 /// A log that is open for appending.
+///
+/// Writing happens on the calling thread, under a lock between processes. Callers that come while
+/// another one writes are written together, under one signature.
 pub struct EventLog {
-    config: LogConfig,
-    lock: File,
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) config: LogConfig,
+    pub(super) names: Names,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) group: Group,
+    pub(super) flush: Flush,
     state: Mutex<State>,
 }
 
-struct State {
-    file: File,
-    /// Size of the file up to which `tail` is true.
-    size: u64,
-    tail: Tail,
+/// What is known about the files. True while the lock is held and nobody else has appended.
+pub(super) struct State {
+    lock: Arc<dyn StoredFile>,
+    lock_id: FileId,
+    /// The live file, where there is one.
+    pub(super) live: Option<Live>,
+    pub(super) tail: Tail,
+    /// Number of the first line of the live file, or of the line it will begin with.
+    pub(super) first_seq: u64,
+    /// Whether the lines are signed; `None` before there are lines.
+    pub(super) signing: Option<Signing>,
+    /// Time of the first event of the live file.
+    pub(super) began: Option<Timestamp>,
+    /// First and last line of the newest sealed segment.
+    pub(super) last_segment: Option<(u64, u64)>,
+    /// What the log has to say about itself, and has not said yet.
+    pub(super) notes: Vec<Note>,
+    /// Whether the log has been compared with its head.
+    pub(super) head: Compared,
+}
+
+/// Whether a log has been compared with its head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Compared {
+    NotYet,
+    Done,
+}
+
+/// The live file.
+#[derive(Clone)]
+pub(super) struct Live {
+    pub(super) file: Arc<dyn StoredFile>,
+    pub(super) id: FileId,
+    /// Size of the file up to which the state is true.
+    pub(super) size: u64,
 }
 
 impl EventLog {
-    /// Opens or makes a log.
+    /// Opens or makes a log. A torn end is set aside and noted; an unsigned log that gets a signer
+    /// is sealed.
     ///
     /// # Errors
     /// [`LogError`].
     pub fn open(config: LogConfig) -> Result<Self, LogError> {
-        let lock = open(&beside(&config.path, "lock"))
-            .map_err(|errno| failed(&config.path, "open its lock", errno.into()))?;
-        let file =
-            open(&config.path).map_err(|errno| failed(&config.path, "open it", errno.into()))?;
-        let log = Self {
-            state: Mutex::new(State {
-                file,
-                size: 0,
-                tail: Tail::of_new_log(ulid::Ulid::generate().to_string()),
-            }),
-            lock,
-            config,
-        };
-        {
-            let _lock = log.lock()?;
-            log.catch_up(&mut log.state.lock().unwrap_or_else(PoisonError::into_inner))?;
-        }
-        Ok(log)
+        Self::open_in(Arc::new(Kernel), config)
     }
 
-    /// Appends events as lines that stand together: all of them or none.
+    pub(super) fn open_in(storage: Arc<dyn Storage>, config: LogConfig) -> Result<Self, LogError> {
+        let path = &config.path;
+        let names = Names::of(path).ok_or_else(|| LogError::NoName { path: path.clone() })?;
+        if let Some(signer) = &config.signer
+            && !line::is_kid(signer.kid())
+        {
+            return Err(LogError::KeyId {
+                path: path.clone(),
+                kid: signer.kid().to_owned(),
+            });
+        }
+        let (lock, lock_id) = open_lock(&*storage, path)?;
+        let state = State {
+            lock,
+            lock_id,
+            live: None,
+            tail: Tail::of_new_log(ulid::Ulid::generate().to_string()),
+            first_seq: 0,
+            signing: None,
+            began: None,
+            last_segment: None,
+            notes: Vec::new(),
+            head: Compared::NotYet,
+        };
+        let inner = Inner {
+            names,
+            storage,
+            group: Group::default(),
+            flush: Flush::default(),
+            state: Mutex::new(state),
+            config,
+        };
+        inner.locked(|state| {
+            inner.load(state)?;
+            inner.make_live(state)?;
+            inner.make_ready(state)
+        })?;
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Appends events as lines that stand together: all of them or none. At most 256.
     ///
     /// # Errors
     /// [`LogError`].
     pub fn append(&self, events: &[CloudEventV1]) -> Result<Appended, LogError> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let _lock = self.lock()?;
-        self.catch_up(&mut state)?;
-        let first_seq = state.tail.next_seq;
-        let mut tail = state.tail.clone();
-        let lines = line::encode(&mut tail, events, self.config.signer.as_deref())?;
-        let written = rustix::io::retry_on_intr(|| rustix::io::write(&state.file, &lines));
-        match written {
-            Ok(written) if written == lines.len() => {}
-            other => {
-                let source = match other {
-                    Ok(_) => io::ErrorKind::StorageFull.into(),
-                    Err(errno) => io::Error::from(errno),
-                };
-                // Nobody else has appended meanwhile: everybody who appends holds the lock.
-                let _ = rustix::fs::ftruncate(&state.file, state.size);
-                return Err(failed(&self.config.path, "write to it", source));
+        let turn = self.enter(events)?;
+        loop {
+            match turn.slot.wait() {
+                Word::Lead => self.inner.lead(),
+                Word::Done(result) => return result,
             }
         }
-        state.size += lines.len() as u64;
-        state.tail = tail.clone();
-        Ok(Appended { first_seq, tail })
     }
 
-    /// Returns when everything appended so far survives what the configuration says it shall.
+    /// As [`EventLog::append`], for tasks: a task whose events another one writes gives way. Events
+    /// of a task that is dropped meanwhile may be written or not.
     ///
     /// # Errors
     /// [`LogError`].
-    pub fn sync(&self) -> Result<(), LogError> {
-        if self.config.durability == Durability::Process {
-            return Ok(());
-        }
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state
-            .file
-            .sync_data()
-            .map_err(|source| failed(&self.config.path, "flush it", source))
-    }
-
-    /// Takes in what other processes have appended.
-    fn catch_up(&self, state: &mut State) -> Result<(), LogError> {
-        let path = &self.config.path;
-        let stat = rustix::fs::fstat(&state.file)
-            .map_err(|errno| failed(path, "look at it", errno.into()))?;
-        let size = u64::try_from(stat.st_size).unwrap_or_default();
-        if size == state.size {
-            return Ok(());
-        }
-        let start = size.saturating_sub(MAX_LINE_BYTES as u64 + 1);
-        let mut bytes = vec![0; usize::try_from(size - start).unwrap_or(MAX_LINE_BYTES + 1)];
-        std::os::unix::fs::FileExt::read_exact_at(&state.file, &mut bytes, start)
-            .map_err(|source| failed(path, "read its last line", source))?;
-        let ended = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
-        let from = ended
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |at| at + 1);
-        let last = &ended[from..];
-        let parsed = line::parse(last).map_err(|source| LogError::NotALog {
-            path: path.clone(),
-            source,
-        })?;
-        state.tail = Tail {
-            log_id: parsed.log_id.to_owned(),
-            next_seq: parsed.seq + 1,
-            prev: LineHash::of_line(last),
-        };
-        state.size = size;
-        Ok(())
-    }
-
-    fn lock(&self) -> Result<Locked<'_>, LogError> {
-        let start = Instant::now();
+    pub async fn append_async(&self, events: &[CloudEventV1]) -> Result<Appended, LogError> {
+        let turn = self.enter(events)?;
         loop {
-            match rustix::fs::flock(&self.lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Locked(&self.lock)),
-                Err(Errno::INTR) => {}
-                Err(Errno::WOULDBLOCK) if start.elapsed() < LOCK_WAIT => thread::sleep(LOCK_RETRY),
-                Err(Errno::WOULDBLOCK) => {
-                    return Err(LogError::Locked {
-                        path: self.config.path.clone(),
-                        waited_ms: start.elapsed().as_millis(),
-                    });
-                }
-                Err(errno) => return Err(failed(&self.config.path, "lock it", errno.into())),
+            match std::future::poll_fn(|context| turn.slot.poll(context)).await {
+                Word::Lead => self.inner.lead(),
+                Word::Done(result) => return result,
             }
         }
     }
-}
 
-/// Holds the exclusive lock.
-struct Locked<'f>(&'f File);
+    /// Seals the live file now, where it has lines, and begins the next one.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn rotate(&self) -> Result<Option<Segment>, LogError> {
+        let inner = &self.inner;
+        inner.locked(|state| {
+            inner.follow(state)?;
+            inner.make_ready(state)?;
+            if state.tail.next_seq == state.first_seq {
+                return Ok(None);
+            }
+            inner.seal_live(state)?;
+            inner.make_ready(state)?;
+            Ok(state.last_segment.map(|(first, last)| Segment {
+                path: inner.names.segment(first, last),
+                first,
+                last,
+                seal: Some(inner.names.seal(first, last)),
+            }))
+        })
+    }
 
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        // It can only fail for a descriptor that is not open, and this one is.
-        let _ = rustix::fs::flock(self.0, FlockOperation::Unlock);
+    fn enter(&self, events: &[CloudEventV1]) -> Result<Turn<'_>, LogError> {
+        if events.len() > MAX_LINES_PER_SIGNATURE as usize {
+            let count = events.len();
+            return Err(EncodeError::TooMany { count }.into());
+        }
+        let signer = self.inner.signer();
+        let prepared: Result<Vec<_>, _> = events
+            .iter()
+            .map(|event| PreparedEvent::of(event, signer))
+            .collect();
+        Ok(Turn {
+            slot: self.inner.group.enter(prepared?),
+            inner: &self.inner,
+        })
     }
 }
 
-/// A file that stands beside the log: `events.jsonl` has `events.jsonl.lock`.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(suffix);
-    name.into()
+/// A caller's place in the queue.
+struct Turn<'l> {
+    slot: Arc<Slot>,
+    inner: &'l Inner,
 }
 
-fn open(path: &Path) -> Result<File, Errno> {
-    let flags = OFlags::RDWR
-        | OFlags::APPEND
-        | OFlags::CREATE
-        | OFlags::CLOEXEC
-        | OFlags::NOFOLLOW
-        | OFlags::NONBLOCK
-        | OFlags::NOCTTY;
-    rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map(Into::into)
-}
-
-fn failed(path: &Path, operation: &'static str, source: io::Error) -> LogError {
-    let path = path.to_owned();
-    match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            LogError::Full { path, source }
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if self.slot.was_left_to_lead() {
+            self.inner.lead();
         }
-        _ => LogError::Io {
-            path,
-            operation,
-            source,
-        },
+    }
+}
+
+/// The lock between processes.
+struct Locked(Arc<dyn StoredFile>);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        self.0.unlock();
+    }
+}
+
+impl Inner {
+    pub(super) fn signer(&self) -> Option<&dyn Signer> {
+        self.config.signer.as_deref()
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes one group and passes the lead on.
+    fn lead(&self) {
+        let group = self.group.take(MAX_LINES_PER_SIGNATURE as usize);
+        let events: Vec<_> = group.iter().flat_map(|request| &request.events).collect();
+        let written = self.locked(|state| {
+            self.follow(state)?;
+            self.make_ready(state)?;
+            self.rotate_if_due(state)?;
+            self.write(state, &events)
+        });
+        drop(events);
+        answer(group, written);
+        self.group.pass_on();
+    }
+
+    /// Does something while no other thread and no other process works on the files.
+    pub(super) fn locked<T>(
+        &self,
+        work: impl FnOnce(&mut State) -> Result<T, LogError>,
+    ) -> Result<T, LogError> {
+        self.flush.check_lost(&self.config.path)?;
+        let mut state = self.state();
+        let _lock = self.lock(&mut state)?;
+        work(&mut state)
+    }
+
+    fn lock(&self, state: &mut State) -> Result<Locked, LogError> {
+        let path = &self.config.path;
+        let start = Instant::now();
+        let mut pause = LOCK_RETRY.0;
+        loop {
+            let got = state.lock.try_lock();
+            if got.map_err(|source| LogError::io(path, "lock it", source))? {
+                let locked = Locked(Arc::clone(&state.lock));
+                let there = self.storage.identity(&super::beside(path, "lock"));
+                if there.is_ok_and(|there| there == Some(state.lock_id)) {
+                    return Ok(locked);
+                }
+                // Somebody removed the file: others would lock another one.
+                drop(locked);
+                (state.lock, state.lock_id) = open_lock(&*self.storage, path)?;
+            }
+            if start.elapsed() >= LOCK_WAIT {
+                return Err(LogError::Locked {
+                    path: path.clone(),
+                    waited_ms: start.elapsed().as_millis(),
+                });
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(LOCK_RETRY.1);
+        }
+    }
+
+    /// Makes the live file where there is none.
+    pub(super) fn make_live(&self, state: &mut State) -> Result<Live, LogError> {
+        if let Some(live) = &state.live {
+            return Ok(live.clone());
+        }
+        let path = &self.config.path;
+        let file = self.storage.open(path, Make::New);
+        let file = file.map_err(|source| LogError::open(path, source))?;
+        self.flush.folder_changed();
+        self.take_live(state, file)
+    }
+
+    /// Takes a file as the live one; what is in it is still to be looked at.
+    pub(super) fn take_live(
+        &self,
+        state: &mut State,
+        file: Arc<dyn StoredFile>,
+    ) -> Result<Live, LogError> {
+        let path = &self.config.path;
+        let status = file
+            .status()
+            .map_err(|source| LogError::io(path, "look at it", source))?;
+        if status.kind != Kind::Regular {
+            return Err(LogError::NotAFile { path: path.clone() });
+        }
+        let live = Live {
+            file,
+            id: status.id,
+            size: status.size,
+        };
+        state.live = Some(live.clone());
+        Ok(live)
+    }
+
+    /// Takes in what other processes have done.
+    fn follow(&self, state: &mut State) -> Result<(), LogError> {
+        let path = &self.config.path;
+        let there = self
+            .storage
+            .identity(path)
+            .map_err(|source| LogError::io(path, "look for it", source))?;
+        let Some(live) = state.live.clone().filter(|live| Some(live.id) == there) else {
+            return self.load(state);
+        };
+        let status = live
+            .file
+            .status()
+            .map_err(|source| LogError::io(path, "look at it", source))?;
+        match status.size {
+            size if size == live.size => Ok(()),
+            size if size > live.size && self.take_appended(state, &live, size)? => Ok(()),
+            _ => self.load(state),
+        }
+    }
+
+    /// Appends lines to the live file with one write.
+    pub(super) fn write(
+        &self,
+        state: &mut State,
+        events: &[&PreparedEvent],
+    ) -> Result<Appended, LogError> {
+        let first_seq = state.tail.next_seq;
+        if events.is_empty() {
+            return Ok(Appended {
+                first_seq,
+                tail: state.tail.clone(),
+            });
+        }
+        let mut live = self.make_live(state)?;
+        let mut tail = state.tail.clone();
+        let lines = line::encode_prepared(&mut tail, events, self.signer())?;
+        self.write_whole(&live, &lines)?;
+        live.size += lines.len() as u64;
+        state.live = Some(live);
+        state.tail = tail.clone();
+        state.signing = Some(match self.signer() {
+            Some(_) => Signing::Signed,
+            None => Signing::Unsigned,
+        });
+        if state.began.is_none() {
+            state.began = Some(self.config.clock.now());
+        }
+        Ok(Appended { first_seq, tail })
+    }
+
+    fn write_whole(&self, live: &Live, lines: &[u8]) -> Result<(), LogError> {
+        let path = &self.config.path;
+        let source = match live.file.append(lines) {
+            Ok(written) if written == lines.len() => return Ok(()),
+            Ok(written) => io::Error::new(
+                io::ErrorKind::StorageFull,
+                format!("only {written} of {} bytes fit", lines.len()),
+            ),
+            Err(error) => error,
+        };
+        // Nobody else has appended meanwhile: everybody who appends holds the lock.
+        match live.file.truncate(live.size) {
+            Err(cut) if is_full(&source) => Err(LogError::FullAndTorn {
+                path: path.clone(),
+                source: Arc::new(source),
+                cut: Arc::new(cut),
+            }),
+            // A torn end that stays is set aside by the next append.
+            _ => Err(LogError::io(path, "write to it", source)),
+        }
+    }
+}
+
+/// Tells each caller where its events are.
+fn answer(group: Vec<Request>, written: Result<Appended, LogError>) {
+    let mut next = written.as_ref().map_or(0, |appended| appended.first_seq);
+    for request in group {
+        let first_seq = next;
+        next += request.events.len() as u64;
+        request.answer(written.clone().map(|appended| Appended {
+            first_seq,
+            ..appended
+        }));
+    }
+}
+
+fn open_lock(storage: &dyn Storage, log: &Path) -> Result<(Arc<dyn StoredFile>, FileId), LogError> {
+    let path = super::beside(log, "lock");
+    let lock = storage
+        .open(&path, Make::IfMissing)
+        .map_err(|source| LogError::open(&path, source))?;
+    let status = lock
+        .status()
+        .map_err(|source| LogError::io(&path, "look at it", source))?;
+    match status.kind {
+        Kind::Regular => Ok((lock, status.id)),
+        Kind::Other => Err(LogError::NotAFile { path }),
     }
 }
