@@ -170,6 +170,21 @@ pub trait ExportSink: Send + Sync {
         path: &str,
         metadata: &ExportArtifactMetadata,
     ) -> Result<ExportReceipt, CellosError>;
+
+    /// [`push`](ExportSink::push), and the SHA-256 of the bytes that were stored, in bare
+    /// hexadecimal, where the sink computes it while it stores them.
+    ///
+    /// # Errors
+    /// As [`ExportSink::push`].
+    async fn push_measured(
+        &self,
+        name: &str,
+        path: &str,
+        metadata: &ExportArtifactMetadata,
+    ) -> Result<(ExportReceipt, Option<String>), CellosError> {
+        let receipt = self.push(name, path, metadata).await?;
+        Ok((receipt, None))
+    }
 }
 
 /// Answers inference requests.

@@ -28,6 +28,8 @@ pub struct Subject {
     pub run_id: Option<String>,
     /// `spec.correlation` of its document.
     pub correlation: Option<Correlation>,
+    /// `sha256:` and the hash of the document's bytes; ours.
+    pub document_digest: Option<String>,
 }
 
 impl Subject {
@@ -39,7 +41,15 @@ impl Subject {
             spec_id: spec.id.clone(),
             run_id: Some(run_id.into()),
             correlation: spec.correlation.clone(),
+            document_digest: None,
         }
+    }
+
+    /// The same with the hash of the document's bytes, given in bare hexadecimal.
+    #[must_use]
+    pub fn with_document(mut self, sha256: &str) -> Self {
+        self.document_digest = Some(format!("sha256:{sha256}"));
+        self
     }
 
     /// `correlation.tenantId`.
@@ -49,15 +59,32 @@ impl Subject {
     }
 }
 
-/// Which fields of the subject an event repeats.
+/// Which fields of the subject an event repeats, besides `documentDigest` and `correlation`, which
+/// all do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// `cellId`, `specId`, `runId`, `correlation`.
+    /// `cellId`, `specId`, `runId`.
     Cell,
     /// `cellId`, `runId`.
     CellAndRun,
-    /// `specId`, `correlation`: there is no cell yet.
+    /// `specId`, `runId`: there is no cell yet.
+    SpecAndRun,
+    /// `specId`: there is no cell and no run yet.
     Spec,
+}
+
+impl Scope {
+    const fn has_cell(self) -> bool {
+        matches!(self, Self::Cell | Self::CellAndRun)
+    }
+
+    const fn has_spec(self) -> bool {
+        !matches!(self, Self::CellAndRun)
+    }
+
+    const fn has_run(self) -> bool {
+        !matches!(self, Self::Spec)
+    }
 }
 
 /// A payload.
@@ -87,20 +114,25 @@ pub fn event<D: EventData>(
     data: &D,
 ) -> Result<CloudEventV1, CellosError> {
     let mut fields = object(D::KIND, data)?;
-    if D::SCOPE != Scope::Spec {
+    if D::SCOPE.has_cell() {
         fields.insert("cellId".into(), subject.cell_id.clone().into());
-        if let Some(run_id) = &subject.run_id {
-            fields.insert("runId".into(), run_id.clone().into());
-        }
     }
-    if D::SCOPE != Scope::CellAndRun {
+    if D::SCOPE.has_spec() {
         fields.insert("specId".into(), subject.spec_id.clone().into());
-        if let Some(correlation) = &subject.correlation {
-            fields.insert(
-                "correlation".into(),
-                Value::Object(object(D::KIND, correlation)?),
-            );
-        }
+    }
+    if D::SCOPE.has_run()
+        && let Some(run_id) = &subject.run_id
+    {
+        fields.insert("runId".into(), run_id.clone().into());
+    }
+    if let Some(digest) = &subject.document_digest {
+        fields.insert("documentDigest".into(), digest.clone().into());
+    }
+    if let Some(correlation) = &subject.correlation {
+        fields.insert(
+            "correlation".into(),
+            Value::Object(object(D::KIND, correlation)?),
+        );
     }
     Ok(CloudEventV1 {
         specversion: SPEC_VERSION.into(),

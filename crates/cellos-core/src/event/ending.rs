@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ports::workload::{LimitHit, Residue, Usage};
+use crate::ports::workload::{LimitHit, OutputBytes, Residue, Usage};
 
 /// Who or what ended a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +120,61 @@ impl From<LimitHit> for LimitRecord {
         match hit {
             LimitHit::Memory { limit_bytes, kills } => Self::Memory { limit_bytes, kills },
             LimitHit::Pids { limit, refusals } => Self::Pids { limit, refusals },
+        }
+    }
+}
+
+/// Bytes that a command wrote into its streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputRecord {
+    /// Into standard output.
+    pub stdout: StreamRecord,
+    /// Into standard error.
+    pub stderr: StreamRecord,
+}
+
+/// Bytes that went through one stream. Nothing stands between a command and streams that it shares
+/// with its caller, so only what the kernel keeps can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamRecord {
+    /// How many; `null` where nobody counts.
+    pub bytes: Option<u64>,
+    /// How they were counted, or why they were not.
+    pub counted: Counted,
+}
+
+/// How the bytes of a stream were counted, or why they were not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Counted {
+    /// By the backend, which carried every one of them.
+    ByBackend,
+    /// By how far the position in a file moved. The command can move it by other means.
+    FilePosition,
+    /// Not: the position in the file went backwards.
+    FileRewound,
+    /// Not: both streams are one file.
+    SharedFile,
+    /// Not: it is a pipe.
+    Pipe,
+    /// Not: it is a socket.
+    Socket,
+    /// Not: it is a terminal or another device.
+    Device,
+    /// Not: the kernel does not say what it is.
+    Unknown,
+}
+
+impl From<OutputBytes> for OutputRecord {
+    fn from(bytes: OutputBytes) -> Self {
+        let by_backend = |bytes| StreamRecord {
+            bytes: Some(bytes),
+            counted: Counted::ByBackend,
+        };
+        Self {
+            stdout: by_backend(bytes.stdout),
+            stderr: by_backend(bytes.stderr),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{EventData, EventKind};
+use super::{DeclaredArtifact, EventData, EventKind};
 use crate::ports::{ExportReceipt, ExportReceiptTargetKind};
 
 /// The event that another one follows from.
@@ -50,6 +50,12 @@ pub struct ExportCompleted {
     pub artifact_name: String,
     /// Proof of storage.
     pub receipt: ExportReceipt,
+    /// SHA-256 of the stored bytes, bare hexadecimal, where the sink computes it; ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// What the document says about the artifact; ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub declared: Option<DeclaredArtifact>,
     /// The `started` event of the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provenance: Option<Provenance>,

@@ -17,12 +17,20 @@ pub enum EventKind {
     PoolCheckout,
     /// The workload ended, or did not start.
     CommandCompleted,
+    /// The document was admitted.
+    AdmissionAllowed,
+    /// The document was refused.
+    AdmissionRejected,
+    /// A derivation token that is good for any run was accepted.
+    UniversalTokenAccepted,
     /// A policy pack rejected the document.
     PolicyRejected,
     /// An authorization policy rejected the document.
     AuthzRejected,
     /// How much network authority the document declares.
     NetworkScope,
+    /// The workload's process was seen in a network of its own.
+    NetworkPolicy,
     /// The workload's program has been executed.
     ProcessSpawned,
     /// Isolation of the workload's process as the kernel reports it.
@@ -50,9 +58,15 @@ impl EventKind {
             Self::ManifestFailed => "dev.cellos.events.cell.lifecycle.v1.manifest-failed",
             Self::PoolCheckout => "dev.cellos.events.cell.firecracker.v1.pool_checkout",
             Self::CommandCompleted => "dev.cellos.events.cell.command.v1.completed",
+            Self::AdmissionAllowed => "dev.cellos.events.cell.admission.v1.allowed",
+            Self::AdmissionRejected => "dev.cellos.events.cell.admission.v1.rejected",
+            Self::UniversalTokenAccepted => {
+                "dev.cellos.events.cell.identity.v1.universal_token_accepted_in_permissive_mode"
+            }
             Self::PolicyRejected => "dev.cellos.events.cell.policy.v1.rejected",
             Self::AuthzRejected => "dev.cellos.events.cell.authz.v1.rejected",
             Self::NetworkScope => "dev.cellos.events.cell.observability.v1.network_scope",
+            Self::NetworkPolicy => "dev.cellos.events.cell.observability.v1.network_policy",
             Self::ProcessSpawned => "dev.cellos.events.cell.observability.v1.process_spawned",
             Self::ContainerSecurity => "dev.cellos.events.cell.observability.v1.container_security",
             Self::FsTouch => "dev.cellos.events.cell.observability.v1.fs_touch",

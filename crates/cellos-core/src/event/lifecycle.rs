@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{EndedBy, EventData, EventKind, LimitRecord, ResidueRecord, UsageRecord};
+use super::{
+    Declared, EndedBy, EventData, EventKind, LimitRecord, OutputRecord, ResidueRecord, UsageRecord,
+};
 use crate::{ExecutionCellSpec, document::PlacementSpec};
 
 /// `spec.placement`, `None` when nothing in it is set.
@@ -49,6 +51,9 @@ pub struct Started {
     /// Name of the backend that made the cell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
+    /// What the document grants; ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub declared: Option<Box<Declared>>,
 }
 
 impl EventData for Started {
@@ -117,6 +122,23 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::Oom,
+        Self::TtlExceeded,
+        Self::TimeoutExceeded,
+        Self::SignalKilled,
+        Self::SupervisorSignal,
+        Self::BackstopFired,
+        Self::CommandRefused,
+        Self::SupervisorLost,
+        Self::VmmCrashed,
+        Self::InitCrashed,
+        Self::GuestSilent,
+        Self::BridgeBroken,
+        Self::ExitForged,
+    ];
+
     /// The code as it stands in `reason`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -181,6 +203,9 @@ pub struct Destroyed {
     /// Limits that were hit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits_hit: Vec<LimitRecord>,
+    /// Bytes that the command wrote; absent where it did not run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<OutputRecord>,
     /// What was left of the cell; absent where nobody looked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub residue: Option<ResidueRecord>,

@@ -4,6 +4,7 @@
 
 mod admission;
 mod build;
+mod declared;
 mod ending;
 mod export;
 mod kind;
@@ -12,9 +13,15 @@ mod machine;
 mod observation;
 mod summary;
 
-pub use admission::{AuthzReason, AuthzRejected, PolicyRejected, PolicyViolation};
+pub use admission::{
+    AdmissionAllowed, AdmissionCode, AdmissionFacts, AdmissionRejected, AuthzReason, AuthzRejected,
+    BackendVerdict, CryptoProvider, PolicyRejected, PolicyViolation, UniversalTokenAccepted,
+};
 pub use build::{EventData, Lineage, Scope, Stamp, Subject, destroyed, event, started};
-pub use ending::{EndedBy, LimitRecord, ResidueRecord, UsageRecord};
+pub use declared::{Declared, DeclaredArtifact, DeclaredEgress, DeclaredIngress};
+pub use ending::{
+    Counted, EndedBy, LimitRecord, OutputRecord, ResidueRecord, StreamRecord, UsageRecord,
+};
 pub use export::{ExportCompleted, ExportFailed, FsTouch, Provenance};
 pub use kind::EventKind;
 pub use lifecycle::{
@@ -22,7 +29,8 @@ pub use lifecycle::{
 };
 pub use machine::{ManifestFailed, NoticeEvent, PoolCheckout};
 pub use observation::{
-    CommandCompleted, ContainerSecurity, MachineRecord, NetworkScope, ProcessSpawned,
+    CommandCompleted, ContainerSecurity, DeclaredRun, MachineRecord, NetworkPolicy, NetworkScope,
+    ProcessSpawned,
 };
 pub use summary::{ComplianceSummary, Homeostasis};
 

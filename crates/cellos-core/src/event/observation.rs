@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EndedBy, EventData, EventKind, LimitRecord, Scope, UsageRecord};
+use super::{
+    Declared, DeclaredEgress, EndedBy, EventData, EventKind, LimitRecord, Scope, UsageRecord,
+};
 use crate::{
     ExecutionCellSpec,
+    document::RunLimits,
     ports::workload::{ExitAuthentication, GuestExecution, Machine, MachineOrigin, Posture},
 };
 
@@ -33,6 +36,49 @@ impl NetworkScope {
 
 impl EventData for NetworkScope {
     const KIND: EventKind = EventKind::NetworkScope;
+}
+
+/// The published name of a network namespace of the cell's own.
+const OWN_NETWORK: &str = "clone_newnet";
+/// The kind of namespace that a network is in.
+const NETWORK_NAMESPACE: &str = "net";
+
+/// Data of `observability.v1.network_policy`: the workload's process was seen in a network of its
+/// own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkPolicy {
+    /// How the network is isolated: always `clone_newnet`.
+    pub isolation_mode: String,
+    /// How many egress rules are declared.
+    pub declared_egress_count: usize,
+    /// The declared egress rules.
+    pub declared_egress: Vec<DeclaredEgress>,
+    /// Always `true`: the kernel was asked about the workload's process; ours.
+    pub observed: bool,
+}
+
+impl NetworkPolicy {
+    /// What was observed against what this document declares, where the process has a network of
+    /// its own on this host.
+    #[must_use]
+    pub fn observed(spec: &ExecutionCellSpec, posture: &Posture) -> Option<Self> {
+        let own = posture.machine.is_none()
+            && posture
+                .private_namespaces()
+                .any(|kind| kind == NETWORK_NAMESPACE);
+        let declared_egress = own.then(|| Declared::of(spec).egress_rules)?;
+        Some(Self {
+            isolation_mode: OWN_NETWORK.into(),
+            declared_egress_count: declared_egress.len(),
+            declared_egress,
+            observed: true,
+        })
+    }
+}
+
+impl EventData for NetworkPolicy {
+    const KIND: EventKind = EventKind::NetworkPolicy;
 }
 
 /// Data of `observability.v1.process_spawned`. Emitted once the program has been executed.
@@ -205,6 +251,36 @@ pub struct CommandCompleted {
     /// Limits that were hit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits_hit: Vec<LimitRecord>,
+    /// What the document allows it, to compare with the usage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub declared: Option<DeclaredRun>,
+}
+
+/// What a document allows its command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeclaredRun {
+    /// `lifetime.ttlSeconds`.
+    pub ttl_seconds: u64,
+    /// `run.timeoutMs`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// `run.limits`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<RunLimits>,
+}
+
+impl DeclaredRun {
+    /// What this document allows.
+    #[must_use]
+    pub fn of(spec: &ExecutionCellSpec) -> Self {
+        let run = spec.run.as_ref();
+        Self {
+            ttl_seconds: spec.lifetime.ttl_seconds,
+            timeout_ms: run.and_then(|run| run.timeout_ms),
+            limits: run.and_then(|run| run.limits.clone()),
+        }
+    }
 }
 
 impl EventData for CommandCompleted {

@@ -47,6 +47,7 @@ fn subject(cell: &str, run: &str) -> Subject {
         spec_id: cell.into(),
         run_id: Some(run.into()),
         correlation: None,
+        document_digest: None,
     }
 }
 
@@ -101,6 +102,7 @@ fn no_end(outcome: Outcome, ttl_seconds: u64, ended_by: EndedBy) -> Destroyed {
         signal: None,
         usage: None,
         limits_hit: vec![],
+        output: None,
         residue: None,
     }
 }
@@ -199,6 +201,7 @@ fn command_completed_matches_the_recorded_deadline() {
             signal: None,
             usage: None,
             limits_hit: vec![],
+            declared: None,
         },
     )
     .unwrap();
@@ -236,6 +239,7 @@ fn container_security_is_scoped_to_cell_and_run_and_says_what_is_private() {
             "capInh",
             "capPrm",
             "cellId",
+            "correlation",
             "privileged",
             "runId"
         ]
@@ -277,6 +281,8 @@ fn export_events_match_the_recorded_ones() {
                 destination: "ev-exp/out".into(),
                 bytes_written: 2,
             },
+            sha256: None,
+            declared: None,
             provenance,
         },
     )
@@ -361,4 +367,71 @@ fn authorization_rejection_has_the_published_fields() {
         json!({"deniedPoolId":"p1","message":"no","reason":"pool_not_allowed","specId":"ev-demo",
             "subject":"acme","tenantId":"acme"})
     );
+}
+
+#[test]
+fn every_event_names_the_document_by_its_bytes() {
+    let subject = acme().with_document("ab12");
+    let rejected = PolicyRejected::new(Vec::new());
+    let admitted = AdmissionAllowed(AdmissionFacts::by_backend("linux", Vec::new(), "ab12"));
+    for event in [
+        event(stamp(), &subject, &NetworkScope::of(&demo_spec())).unwrap(),
+        event(
+            stamp(),
+            &subject,
+            &ContainerSecurity::from(&Posture::default()),
+        )
+        .unwrap(),
+        event(stamp(), &subject, &rejected).unwrap(),
+        event(stamp(), &subject, &admitted).unwrap(),
+    ] {
+        let data = event.data.unwrap();
+        assert_eq!(data["documentDigest"], "sha256:ab12", "{}", event.ty);
+        assert_eq!(data["correlation"]["tenantId"], "acme", "{}", event.ty);
+    }
+}
+
+#[test]
+fn admission_has_the_published_fields_and_names_a_run_but_no_cell() {
+    let refused = AdmissionFacts::by_backend("linux", vec!["spec.x: no".into()], "ab12");
+    let event = event(
+        stamp(),
+        &subject("ev-demo", "r-1"),
+        &AdmissionRejected(refused),
+    )
+    .unwrap();
+    assert_eq!(event.ty, "dev.cellos.events.cell.admission.v1.rejected");
+    assert_eq!(
+        event.data.unwrap(),
+        json!({"admitted": false, "reason": "document_refused",
+            "predicate": "backend.enforces(spec)", "specHash": "ab12",
+            "enforcementBinding": "declared-audit",
+            "providerIdentity": {"name": "dalek", "fipsMode": false, "moduleCert": null},
+            "backend": "linux", "problems": ["spec.x: no"],
+            "specId": "ev-demo", "runId": "r-1"})
+    );
+    let by_ceiling = AdmissionFacts::by_ceiling(
+        true,
+        crate::authority::AdmissionReason::AdmittedWithinCeiling,
+        crate::authority::EnforcementBinding::DeclaredAudit,
+        "ab12",
+    );
+    assert_eq!(
+        serde_json::to_value(by_ceiling).unwrap()["reason"],
+        "admitted_within_ceiling"
+    );
+}
+
+#[test]
+fn a_network_of_the_cells_own_is_only_said_where_it_was_seen() {
+    let mut posture = Posture {
+        namespaces: [("net".to_owned(), 7)].into(),
+        host_namespaces: [("net".to_owned(), 1)].into(),
+        ..Posture::default()
+    };
+    let policy = NetworkPolicy::observed(&demo_spec(), &posture).unwrap();
+    assert_eq!(policy.declared_egress_count, 1);
+    assert_eq!(policy.declared_egress[0].host, "1.2.3.4");
+    posture.host_namespaces = posture.namespaces.clone();
+    assert_eq!(NetworkPolicy::observed(&demo_spec(), &posture), None);
 }

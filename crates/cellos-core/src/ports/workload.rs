@@ -65,6 +65,12 @@ pub trait WorkloadControl: Send + Sync {
         Vec::new()
     }
 
+    /// How many bytes an ended workload wrote, where the backend carried every one of them.
+    fn output_bytes(&self, cell_id: &str) -> Option<OutputBytes> {
+        let _ = cell_id;
+        None
+    }
+
     /// How sight of the workload was lost, when
     /// [`wait_for_in_vm_exit`](super::CellBackend::wait_for_in_vm_exit) answered with an error.
     fn loss(&self, cell_id: &str) -> Option<Loss> {
@@ -350,6 +356,15 @@ pub struct Usage {
     pub oom_kills: Option<u64>,
     /// Most processes and threads at once.
     pub pids_peak: Option<u64>,
+}
+
+/// How many bytes a workload wrote into its streams.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OutputBytes {
+    /// Into standard output.
+    pub stdout: u64,
+    /// Into standard error.
+    pub stderr: u64,
 }
 
 /// A limit that was hit.
