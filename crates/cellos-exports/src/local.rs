@@ -1,8 +1,9 @@
 //! A folder on this host: `<root>/<cell>/<artifact>`.
 
 use std::{
+    fmt::Write as _,
     fs::File,
-    io::{self, Read as _},
+    io::{self, Read as _, Write},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
@@ -14,9 +15,13 @@ use cellos_core::{
     ports::{ExportArtifactMetadata, ExportReceipt, ExportReceiptTargetKind, ExportSink},
 };
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use sha2::{Digest as _, Sha256};
 
 /// Longest artifact name, in bytes: what a file name may have on every common file system.
 const MAX_NAME_BYTES: usize = 255;
+
+/// Bytes of an artifact that are copied and hashed at once.
+const CHUNK_BYTES: usize = 128 * 1024;
 
 /// Stores artifacts of one cell in a folder. An artifact appears under its name only when it is
 /// complete, and never replaces one that is there.
@@ -53,7 +58,7 @@ impl LocalFolder {
         })
     }
 
-    fn store(&self, name: &str, source: &Path) -> Result<u64, CellosError> {
+    fn store(&self, name: &str, source: &Path) -> Result<Stored, CellosError> {
         check_name("artifact name", name)?;
         let mut input = File::open(source).map_err(|error| failed("open", name, &error))?;
         let folder = self
@@ -104,8 +109,37 @@ fn open_root(root: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(root, FOLDER, Mode::empty())?)
 }
 
-fn write_whole(folder: &OwnedFd, partial: &str, name: &str, input: &mut File) -> io::Result<u64> {
-    let mut output = File::from(rustix::fs::openat(
+/// What was stored.
+struct Stored {
+    bytes: u64,
+    sha256: String,
+}
+
+/// Hashes what it passes on.
+struct Hashing<W> {
+    inner: W,
+    hash: Sha256,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hash.update(bytes.get(..written).unwrap_or(bytes));
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+fn write_whole(
+    folder: &OwnedFd,
+    partial: &str,
+    name: &str,
+    input: &mut File,
+) -> io::Result<Stored> {
+    let output = File::from(rustix::fs::openat(
         folder,
         partial,
         OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
@@ -114,10 +148,36 @@ fn write_whole(folder: &OwnedFd, partial: &str, name: &str, input: &mut File) ->
     // No more than it holds now, which is what its size was checked for: somebody else may have it
     // open and go on writing.
     let size = input.metadata()?.len();
-    let bytes = io::copy(&mut input.take(size), &mut output)?;
-    output.sync_all()?;
+    let mut output = Hashing {
+        inner: output,
+        hash: Sha256::new(),
+    };
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut input = input.take(size);
+    let mut bytes = 0;
+    loop {
+        let read = input.read(&mut chunk)?;
+        let part = chunk.get(..read).unwrap_or_default();
+        if part.is_empty() {
+            break;
+        }
+        output.write_all(part)?;
+        bytes += part.len() as u64;
+    }
+    output.inner.sync_all()?;
     rustix::fs::renameat_with(folder, partial, folder, name, RenameFlags::NOREPLACE)?;
-    Ok(bytes)
+    Ok(Stored {
+        bytes,
+        sha256: hex(&output.hash.finalize()),
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 /// A name is one visible path component: no separators, no `..`, no leading `~` or `.`, no control
@@ -161,20 +221,31 @@ impl ExportSink for LocalFolder {
         &self,
         name: &str,
         path: &str,
-        _metadata: &ExportArtifactMetadata,
+        metadata: &ExportArtifactMetadata,
     ) -> Result<ExportReceipt, CellosError> {
+        let (receipt, _) = self.push_measured(name, path, metadata).await?;
+        Ok(receipt)
+    }
+
+    async fn push_measured(
+        &self,
+        name: &str,
+        path: &str,
+        _metadata: &ExportArtifactMetadata,
+    ) -> Result<(ExportReceipt, Option<String>), CellosError> {
         let (sink, owned_name, source) = (self.clone(), name.to_owned(), PathBuf::from(path));
-        let bytes_written = tokio::task::spawn_blocking(move || sink.store(&owned_name, &source))
+        let stored = tokio::task::spawn_blocking(move || sink.store(&owned_name, &source))
             .await
             .map_err(|error| {
                 CellosError::ExportSink(format!("storing artifact {name:?} stopped: {error}"))
             })??;
-        Ok(ExportReceipt {
+        let receipt = ExportReceipt {
             target_kind: ExportReceiptTargetKind::Local,
             target_name: None,
             destination: format!("{}/{name}", self.cell_id),
-            bytes_written,
-        })
+            bytes_written: stored.bytes,
+        };
+        Ok((receipt, Some(stored.sha256)))
     }
 }
 
@@ -212,6 +283,26 @@ mod tests {
         assert_eq!(receipt.destination, "cell-1/report.txt");
         assert_eq!(receipt.bytes_written, 5);
         assert_eq!(receipt.target_kind, ExportReceiptTargetKind::Local);
+    }
+
+    #[tokio::test]
+    async fn what_was_stored_is_hashed_while_it_is_copied() {
+        let dir = tempfile::tempdir().unwrap();
+        let content = "0123456789abcdef".repeat(20_000);
+        let source = source(dir.path(), &content);
+        let (receipt, sha256) = LocalFolder::new(dir.path().join("out"), "cell-1")
+            .unwrap()
+            .push_measured(
+                "a",
+                source.to_str().unwrap(),
+                &ExportArtifactMetadata::default(),
+            )
+            .await
+            .unwrap();
+        let stored = std::fs::read(dir.path().join("out/cell-1/a")).unwrap();
+        assert_eq!(stored, content.as_bytes());
+        assert_eq!(receipt.bytes_written, stored.len() as u64);
+        assert_eq!(sha256, Some(hex(&Sha256::digest(&stored))));
     }
 
     #[tokio::test]

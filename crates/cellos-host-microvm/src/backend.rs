@@ -19,8 +19,8 @@ use cellos_core::{
     ports::{
         CellBackend, CellHandle, TeardownReport,
         workload::{
-            ExitReport, Loss, Notice, Posture, ReleaseError, Released, Residue, StopSignal,
-            Streams, WorkingFolder, WorkloadControl,
+            ExitReport, Loss, Notice, OutputBytes, Posture, ReleaseError, Released, Residue,
+            StopSignal, Streams, WorkingFolder, WorkloadControl,
         },
     },
 };
@@ -228,6 +228,10 @@ impl WorkloadControl for MicrovmBackend {
 
     fn take_notices(&self, cell_id: &str) -> Vec<Notice> {
         self.shared.notices.take(cell_id)
+    }
+
+    fn output_bytes(&self, cell_id: &str) -> Option<OutputBytes> {
+        self.shared.live(cell_id).ok()?.output_bytes()
     }
 
     fn loss(&self, cell_id: &str) -> Option<Loss> {

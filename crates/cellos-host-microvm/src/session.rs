@@ -10,14 +10,19 @@ mod pump;
 
 use std::{
     fs::File,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use cellos_bridge::{Config, DEFAULT_SILENT_HEARTBEATS, Exit, Fetch, Hello, Ready};
+use cellos_bridge::{Config, DEFAULT_SILENT_HEARTBEATS, Exit, Fetch, Hello, Ready, StandardStream};
 use cellos_core::{
     CellosError,
-    ports::workload::{ExitReport, ReleaseError, StopSignal, Streams, Usage, WorkloadEnd},
+    ports::workload::{
+        ExitReport, OutputBytes, ReleaseError, StopSignal, Streams, Usage, WorkloadEnd,
+    },
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -96,6 +101,30 @@ pub(crate) enum Fetched {
     Absent,
 }
 
+/// Counts the bytes that a workload wrote.
+#[derive(Debug, Default)]
+pub(crate) struct OutputCounter {
+    stdout: AtomicU64,
+    stderr: AtomicU64,
+}
+
+impl OutputCounter {
+    fn add(&self, stream: StandardStream, bytes: usize) {
+        let counter = match stream {
+            StandardStream::Stdout => &self.stdout,
+            StandardStream::Stdin | StandardStream::Stderr => &self.stderr,
+        };
+        counter.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn total(&self) -> OutputBytes {
+        OutputBytes {
+            stdout: self.stdout.load(Ordering::Relaxed),
+            stderr: self.stderr.load(Ordering::Relaxed),
+        }
+    }
+}
+
 /// A dialogue. Dropping it closes the stream and ends its threads.
 pub(crate) struct Session {
     commands: mpsc::UnboundedSender<Command>,
@@ -103,6 +132,7 @@ pub(crate) struct Session {
     fate: watch::Receiver<Option<Fate>>,
     task: AbortHandle,
     bounds: Bounds,
+    output: Arc<OutputCounter>,
 }
 
 impl Session {
@@ -111,7 +141,15 @@ impl Session {
         let (commands, received) = mpsc::unbounded_channel();
         let (hello_sender, hello) = watch::channel(None);
         let (fate_sender, fate) = watch::channel(None);
-        let conversation = Conversation::new(machine, bounds, received, hello_sender, fate_sender);
+        let output = Arc::new(OutputCounter::default());
+        let conversation = Conversation::new(
+            machine,
+            bounds,
+            received,
+            hello_sender,
+            fate_sender,
+            Arc::clone(&output),
+        );
         let task = tokio::spawn(conversation.run()).abort_handle();
         Self {
             commands,
@@ -119,7 +157,13 @@ impl Session {
             fate,
             task,
             bounds,
+            output,
         }
+    }
+
+    /// What the workload wrote so far.
+    pub(crate) fn output_bytes(&self) -> OutputBytes {
+        self.output.total()
     }
 
     /// The guest's hello.

@@ -16,6 +16,8 @@ pub(crate) struct Journal<'a> {
     clock: &'a dyn Clock,
     subject: Subject,
     bound: Duration,
+    /// Events of this phase that are written with its next one.
+    queued: Vec<CloudEventV1>,
 }
 
 impl<'a> Journal<'a> {
@@ -25,6 +27,7 @@ impl<'a> Journal<'a> {
             clock,
             subject,
             bound: bounds::EVENT,
+            queued: Vec::new(),
         }
     }
 
@@ -51,15 +54,26 @@ impl<'a> Journal<'a> {
         self.write(D::KIND, event).await
     }
 
-    /// Writes an event that was built.
+    /// Builds an event that is written together with the next one.
+    pub(crate) fn queue<D: EventData>(&mut self, data: &D) -> Result<(), RunError> {
+        let kind = D::KIND;
+        let event = event::event(self.stamp(), &self.subject, data)
+            .map_err(|source| RunError::Event { kind, source })?;
+        self.queued.push(event);
+        Ok(())
+    }
+
+    /// Writes an event that was built, and those that wait for it. After an error none of them
+    /// waits any more.
     pub(crate) async fn write(
         &mut self,
         kind: EventKind,
         event: Result<CloudEventV1, CellosError>,
     ) -> Result<(), RunError> {
         let failed = |source| RunError::Event { kind, source };
-        let event = event.map_err(failed)?;
-        match tokio::time::timeout(self.bound, self.sink.emit(&event)).await {
+        let mut events = std::mem::take(&mut self.queued);
+        events.push(event.map_err(failed)?);
+        match tokio::time::timeout(self.bound, self.sink.emit_all(&events)).await {
             Ok(written) => written.map_err(failed),
             Err(_) => Err(failed(self.timed_out())),
         }

@@ -12,6 +12,7 @@ pub mod host_runner;
 mod journal;
 mod lifecycle;
 mod outcome;
+mod output;
 pub mod state;
 mod stop;
 mod supervisor;
@@ -23,7 +24,7 @@ pub use error::{RunError, describe_limit};
 pub use host_runner::HostRunner;
 pub use outcome::{
     EXIT_CELLOS, EXIT_DEADLINE, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Phase, PhaseTiming,
-    RESULT_FORMAT_VERSION, ResultRecord, RunOutcome,
+    RESULT_FORMAT_VERSION, ResultRecord, RunOutcome, StoredArtifact,
 };
 pub use stop::{StopHandle, StopRequests, SupervisorSignal};
-pub use supervisor::{DerivationFacts, RunRequest, Supervisor};
+pub use supervisor::{DerivationFacts, EventsLog, RunRequest, Supervisor};

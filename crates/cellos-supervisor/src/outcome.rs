@@ -3,7 +3,7 @@
 use std::fmt;
 
 use cellos_core::{
-    event::{EndedBy, LimitRecord, ResidueRecord, UsageRecord},
+    event::{EndedBy, LimitRecord, OutputRecord, ResidueRecord, UsageRecord},
     ports::{
         ExportReceipt, TeardownReport,
         workload::{ExitReport, Posture, ReleaseError, Residue, WorkloadEnd},
@@ -63,6 +63,19 @@ pub struct PhaseTiming {
     pub micros: u64,
 }
 
+/// An artifact that was stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredArtifact {
+    /// Its name in the document.
+    pub name: String,
+    /// Where it is.
+    #[serde(flatten)]
+    pub receipt: ExportReceipt,
+    /// SHA-256 of the stored bytes, bare hexadecimal; `None` where the sink does not compute it.
+    pub sha256: Option<String>,
+}
+
 /// How a run came out.
 #[derive(Debug, Clone)]
 pub struct RunOutcome {
@@ -86,8 +99,10 @@ pub struct RunOutcome {
     pub residue: Option<Residue>,
     /// Processes of a host command, besides itself, that had to be killed.
     pub left_over_processes: u64,
+    /// Bytes that the command wrote, where it ran.
+    pub output: Option<OutputRecord>,
     /// Artifacts that were stored.
-    pub receipts: Vec<ExportReceipt>,
+    pub artifacts: Vec<StoredArtifact>,
     /// How long each phase took, in order.
     pub timings: Vec<PhaseTiming>,
     /// What went wrong first. A command that fails is a failure too.
@@ -154,7 +169,8 @@ impl RunOutcome {
             posture: self.posture.as_ref(),
             destroyed: self.teardown.as_ref().map(|report| report.destroyed),
             residue: self.residue.as_ref().map(Into::into),
-            artifacts: &self.receipts,
+            output: self.output,
+            artifacts: &self.artifacts,
             timings: &self.timings,
         }
     }
@@ -207,8 +223,10 @@ pub struct ResultRecord<'a> {
     pub destroyed: Option<bool>,
     /// What was left of the cell; `null` when nobody looked.
     pub residue: Option<ResidueRecord>,
+    /// Bytes that the command wrote; `null` when it did not run.
+    pub output: Option<OutputRecord>,
     /// Artifacts that were stored.
-    pub artifacts: &'a [ExportReceipt],
+    pub artifacts: &'a [StoredArtifact],
     /// How long each phase took.
     pub timings: &'a [PhaseTiming],
 }

@@ -4,11 +4,13 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use cellos_core::{
     ExecutionCellDocument,
+    event::{AdmissionAllowed, UniversalTokenAccepted},
     ports::{CellBackend, EventSink, ExportSink, NoopEventSink, NoopExportSink, workload::Streams},
 };
 
 use crate::{
-    Clock, HostRunner, RunOutcome, StopRequests, SystemClock, lifecycle, state::StateFolder,
+    Clock, HostRunner, RunOutcome, StopRequests, SystemClock, lifecycle,
+    state::{LogFormat, StateFolder},
 };
 
 /// Runs cells of one backend.
@@ -107,6 +109,19 @@ pub struct RunRequest {
     pub operator_timeout: Option<Duration>,
     /// What is known about the document's derivation token.
     pub derivation: Option<DerivationFacts>,
-    /// The file that the events go to, so that a later process can complete it.
-    pub events_file: Option<PathBuf>,
+    /// That the document was admitted, for the record.
+    pub admission: Option<AdmissionAllowed>,
+    /// That a derivation token which is good for any run was accepted.
+    pub universal_token: Option<UniversalTokenAccepted>,
+    /// Where the events go, so that a later process can complete it.
+    pub events_log: Option<EventsLog>,
+}
+
+/// Where the events of a run are kept on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventsLog {
+    /// The file that they are appended to.
+    pub file: PathBuf,
+    /// Its format.
+    pub format: LogFormat,
 }

@@ -147,7 +147,9 @@ impl Cells {
             streams: streams()?,
             operator_timeout: None,
             derivation: None,
-            events_file: None,
+            admission: None,
+            universal_token: None,
+            events_log: None,
         };
         let started = Instant::now();
         let outcome = self.supervisor.run(request, StopRequests::none()).await;

@@ -6,7 +6,10 @@ use cellos_core::{
     CellosError, ExecutionCellDocument,
     ports::{
         CellHandle,
-        workload::{Posture, ReleaseError, Released, Residue, StopSignal, Streams, WorkingFolder},
+        workload::{
+            OutputBytes, Posture, ReleaseError, Released, Residue, StopSignal, Streams,
+            WorkingFolder,
+        },
     },
 };
 use tokio::sync::watch;
@@ -122,6 +125,14 @@ impl Cell {
                 .await
                 .map_err(|error| self.error(&error)),
             Guest::Published(cell) => cell.stop(how).await.map_err(|error| self.error(&error)),
+        }
+    }
+
+    /// What the workload wrote; a guest of the published contract writes into the console.
+    pub(super) fn output_bytes(&self) -> Option<OutputBytes> {
+        match &self.guest {
+            Guest::Bridged { parked, .. } => parked.session.as_ref().map(Session::output_bytes),
+            Guest::Published(_) => None,
         }
     }
 

@@ -18,8 +18,8 @@ use cellos_core::{
     ports::{
         CellBackend, CellHandle,
         workload::{
-            ExitAuthentication, Loss, MachineOrigin, Notice, PoolOutcome, ReleaseError, StopSignal,
-            Streams, WorkloadControl, WorkloadEnd,
+            ExitAuthentication, Loss, MachineOrigin, Notice, OutputBytes, PoolOutcome,
+            ReleaseError, StopSignal, Streams, WorkloadControl, WorkloadEnd,
         },
     },
 };
@@ -241,6 +241,11 @@ async fn streams_pass_both_ways_to_their_ends() {
     assert_eq!(read_all(out).await, b"out\n");
     assert_eq!(read_all(err).await, b"err\n");
     assert_eq!(setup.end("speaks").await, Ok(0));
+    let spoken = OutputBytes {
+        stdout: 4,
+        stderr: 4,
+    };
+    assert_eq!(setup.backend.output_bytes("speaks"), Some(spoken));
     setup.destroy(&speaks).await;
 
     let copies = setup.create("copies", &["cat"]).await.unwrap();

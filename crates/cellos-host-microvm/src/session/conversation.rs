@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::{
-    Bounds, Fate, Fetched,
+    Bounds, Fate, Fetched, OutputCounter,
     pump::{PumpEvent, Pumps},
 };
 use crate::{
@@ -82,6 +82,8 @@ pub(super) struct Conversation {
     pump_sender: mpsc::UnboundedSender<PumpEvent>,
     pump_events: mpsc::UnboundedReceiver<PumpEvent>,
     pumps: Option<Pumps>,
+    /// What the workload wrote.
+    output: Arc<OutputCounter>,
     /// Queues of output that are not written to their end.
     outputs_open: u8,
     /// Bytes that readers took and that the guest was not told of.
@@ -153,6 +155,7 @@ impl Conversation {
         commands: mpsc::UnboundedReceiver<Command>,
         hello: watch::Sender<Option<Hello>>,
         fate: watch::Sender<Option<Fate>>,
+        output: Arc<OutputCounter>,
     ) -> Self {
         let (pump_sender, pump_events) = mpsc::unbounded_channel();
         let times = HostTimes {
@@ -170,6 +173,7 @@ impl Conversation {
             pump_sender,
             pump_events,
             pumps: None,
+            output,
             outputs_open: 0,
             owed: Owed::default(),
             asked: Asked::default(),
@@ -377,6 +381,7 @@ impl Conversation {
             }
             GuestMessage::Output(output) => {
                 if let Some(pumps) = &self.pumps {
+                    self.output.add(output.stream, output.bytes.len());
                     pumps.output(output.stream, output.bytes);
                 }
             }

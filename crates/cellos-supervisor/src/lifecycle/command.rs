@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use cellos_core::{
     document::RunSpec,
-    event::{CommandCompleted, EndedBy, ProcessSpawned, TerminalState},
+    event::{CommandCompleted, DeclaredRun, EndedBy, ProcessSpawned, TerminalState},
     ports::{CellHandle, workload::Streams},
 };
 use tokio::time::{Instant, sleep, sleep_until};
@@ -15,6 +15,7 @@ use crate::{
     deadline::Deadline,
     host_runner::protocol::Launch,
     outcome::signal_of,
+    output::OutputMark,
     workload::{Cause, Ending, Urgency, Workload},
 };
 
@@ -38,6 +39,7 @@ impl Run<'_> {
             return Err(self.fail(RunError::Deadline(self.ttl.source)));
         }
         let supervisor = self.supervisor;
+        let output = OutputMark::of(&streams);
         let starting = Workload::start(
             &*supervisor.backend,
             supervisor.host_runner.as_ref(),
@@ -85,6 +87,14 @@ impl Run<'_> {
         let ending = workload
             .wait(deadline, grace(run), &mut self.stop, urgency)
             .await;
+        self.outcome.output = Some(
+            supervisor
+                .backend
+                .workload()
+                .and_then(|control| control.output_bytes(&cell.cell_id))
+                .map_or_else(|| output.measure(), Into::into),
+        );
+        drop(output);
         self.terminal_state = backends.then_some(match (&ending.cause, &ending.end) {
             (Cause::Own, Ok(_)) => TerminalState::Clean,
             _ => TerminalState::Forced,
@@ -166,8 +176,10 @@ impl Run<'_> {
             limits_hit: report
                 .map(|report| report.limits_hit.iter().copied().map(Into::into).collect())
                 .unwrap_or_default(),
+            declared: Some(DeclaredRun::of(self.spec)),
         };
-        self.emit(&completed).await
+        self.emit(&completed).await?;
+        self.flush().await
     }
 }
 

@@ -3,13 +3,13 @@
 use cellos_core::{
     CellosError,
     document::ExportArtifact,
-    event::{ExportCompleted, ExportFailed, FsTouch, Provenance},
+    event::{DeclaredArtifact, ExportCompleted, ExportFailed, FsTouch, Provenance},
     ports::{CellHandle, ExportArtifactMetadata, ExportReceiptTargetKind, workload::WorkingFolder},
 };
 use tokio::time::timeout;
 
 use super::{Run, Skip};
-use crate::{Phase, RunError, artifact::Artifact, bounds, error::no_answer};
+use crate::{Phase, RunError, StoredArtifact, artifact::Artifact, bounds, error::no_answer};
 
 impl Run<'_> {
     /// Stores the artifacts of a command that succeeded. The first failure stops the rest.
@@ -36,7 +36,7 @@ impl Run<'_> {
                 Err(reason) => return self.export_failed(artifact, reason).await,
             }
         }
-        Ok(())
+        self.flush().await
     }
 
     async fn store(&mut self, artifact: &ExportArtifact, opened: &Artifact) -> Result<(), Skip> {
@@ -53,7 +53,10 @@ impl Run<'_> {
         let sink = self.supervisor.exports.clone();
         let pushed = tokio::select! {
             biased;
-            pushed = timeout(bounds::EXPORT, sink.push(&artifact.name, &path, &metadata)) => {
+            pushed = timeout(
+                bounds::EXPORT,
+                sink.push_measured(&artifact.name, &path, &metadata),
+            ) => {
                 match pushed {
                     Ok(pushed) => pushed.map_err(|error| error.to_string()),
                     Err(_) => Err(no_answer("the export sink", bounds::EXPORT)),
@@ -65,11 +68,21 @@ impl Run<'_> {
             }
         };
         match pushed {
-            Ok(receipt) => {
-                self.outcome.receipts.push(receipt.clone());
+            Ok((receipt, sha256)) => {
+                self.outcome.artifacts.push(StoredArtifact {
+                    name: artifact.name.clone(),
+                    receipt: receipt.clone(),
+                    sha256: sha256.clone(),
+                });
                 self.emit(&ExportCompleted {
                     artifact_name: artifact.name.clone(),
                     receipt,
+                    sha256,
+                    declared: Some(DeclaredArtifact {
+                        name: artifact.name.clone(),
+                        path: artifact.path.clone(),
+                        target: artifact.target.clone(),
+                    }),
                     provenance: self.provenance(),
                 })
                 .await

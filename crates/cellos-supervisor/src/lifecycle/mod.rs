@@ -10,15 +10,15 @@
 mod command;
 mod exports;
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use cellos_core::{
     CellosError, ExecutionCellSpec,
     canonical::canonical_spec_hash,
     event::{
-        self, ComplianceSummary, ContainerSecurity, Destroyed, EndedBy, EventKind, Failed,
-        Homeostasis, Lineage, NetworkScope, NoticeEvent, Outcome, ResidueClass, Started, Subject,
-        TerminalState,
+        self, AdmissionAllowed, ComplianceSummary, ContainerSecurity, Declared, Destroyed, EndedBy,
+        EventKind, Failed, Homeostasis, Lineage, NetworkPolicy, NetworkScope, NoticeEvent, Outcome,
+        ResidueClass, Started, Subject, TerminalState, UniversalTokenAccepted,
     },
     ports::{
         CellHandle,
@@ -28,12 +28,13 @@ use cellos_core::{
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    Phase, PhaseTiming, RunError, RunOutcome, RunRequest, StopRequests, Supervisor, bounds,
+    EventsLog, Phase, PhaseTiming, RunError, RunOutcome, RunRequest, StopRequests, Supervisor,
+    bounds,
     deadline::Deadline,
     error::no_answer,
     journal::{Journal, new_id},
     outcome::signal_of,
-    state::{RECORD_FORMAT_VERSION, RunLease, RunRecord},
+    state::{LogFormat, RECORD_FORMAT_VERSION, RunLease, RunRecord},
 };
 
 /// Runs one cell.
@@ -50,12 +51,14 @@ pub(crate) async fn run(
         journal: Journal::new(
             &*supervisor.events,
             &*supervisor.clock,
-            Subject::of(spec, &request.run_id),
+            Subject::of(spec, &request.run_id).with_document(&request.raw_spec_sha256),
         ),
         facts: Facts {
             raw_spec_sha256: request.raw_spec_sha256,
             operator_timeout: request.operator_timeout,
             derivation: request.derivation,
+            admission: request.admission,
+            universal_token: request.universal_token,
             session_id: ulid::Ulid::generate().to_string(),
             started_event_id: new_id(),
             backend: supervisor.backend.descriptor().name.into_owned(),
@@ -77,7 +80,8 @@ pub(crate) async fn run(
             teardown: None,
             residue: None,
             left_over_processes: 0,
-            receipts: Vec::new(),
+            output: None,
+            artifacts: Vec::new(),
             timings: Vec::new(),
             first_error: None,
             later_errors: Vec::new(),
@@ -87,7 +91,8 @@ pub(crate) async fn run(
         stop,
     };
 
-    if let Ok(mut lease) = run.take_record(request.events_file) {
+    if let Ok(mut lease) = run.take_record(request.events_log) {
+        run.queue_admission();
         let last_event_written = match run.create(&document).await {
             Ok(cell) => {
                 // Its errors are kept by the run; what follows happens either way.
@@ -119,6 +124,8 @@ struct Facts {
     raw_spec_sha256: String,
     operator_timeout: Option<Duration>,
     derivation: Option<crate::DerivationFacts>,
+    admission: Option<AdmissionAllowed>,
+    universal_token: Option<UniversalTokenAccepted>,
     session_id: String,
     started_event_id: String,
     backend: String,
@@ -143,11 +150,15 @@ struct Run<'a> {
 
 /// The phases, in order.
 impl<'a> Run<'a> {
-    fn take_record(&mut self, events_file: Option<PathBuf>) -> Result<Option<RunLease>, Skip> {
+    fn take_record(&mut self, events_log: Option<EventsLog>) -> Result<Option<RunLease>, Skip> {
         let Some(state) = &self.supervisor.state else {
             return Ok(None);
         };
         let subject = self.journal.subject();
+        let (events_file, events_format) = match events_log {
+            Some(log) => (Some(log.file), log.format),
+            None => (None, LogFormat::default()),
+        };
         let record = RunRecord {
             format_version: RECORD_FORMAT_VERSION,
             run_id: self.outcome.run_id.clone(),
@@ -162,12 +173,22 @@ impl<'a> Run<'a> {
             started_event_id: self.facts.started_event_id.clone(),
             // A later process has another current folder.
             events_file: events_file.map(|path| std::path::absolute(&path).unwrap_or(path)),
+            events_format,
+            document_digest: subject.document_digest.clone(),
             cgroup_path: None,
             reason: None,
         };
         match state.begin(record) {
             Ok(lease) => Ok(Some(lease)),
             Err(error) => Err(self.fail(RunError::State(error))),
+        }
+    }
+
+    /// That the document was admitted is written with the run's first event.
+    fn queue_admission(&mut self) {
+        if let Some(admission) = self.facts.admission.take() {
+            let queued = self.journal.queue(&admission);
+            self.note(queued);
         }
     }
 
@@ -261,7 +282,7 @@ impl<'a> Run<'a> {
     async fn start(&mut self, cell: &CellHandle) -> Result<(), Skip> {
         self.enter(Phase::Start);
         self.stop_if_asked()?;
-        self.emit(&NetworkScope::of(self.spec)).await?;
+        self.queue(&NetworkScope::of(self.spec))?;
         let derivation = self.facts.derivation.clone();
         let started = Started {
             ttl_seconds: self.spec.lifetime.ttl_seconds,
@@ -275,6 +296,7 @@ impl<'a> Run<'a> {
             placement: event::placement(self.spec),
             tenant_id: self.journal.subject().tenant_id().map(str::to_owned),
             backend: Some(self.facts.backend.clone()),
+            declared: Some(Box::new(Declared::of(self.spec))),
         };
         let stamp = self.journal.stamp_with(self.facts.started_event_id.clone());
         let event = event::started(
@@ -287,7 +309,10 @@ impl<'a> Run<'a> {
             Ok(()) => self.started = true,
             Err(error) => return Err(self.fail(error)),
         }
-        Ok(())
+        match self.facts.universal_token.take() {
+            Some(accepted) => self.queue(&accepted),
+            None => Ok(()),
+        }
     }
 
     /// Looks at the isolation of the parked workload. A backend that cannot show it gets no
@@ -299,12 +324,18 @@ impl<'a> Run<'a> {
                 .await
                 .unwrap_or_else(|_| Err(CellosError::Host(no_answer("posture", bounds::QUERY))))
                 .map_err(|error| self.fail(RunError::Posture(error)))?;
-            self.emit(&ContainerSecurity::from(&posture)).await?;
+            let security = ContainerSecurity::from(&posture);
+            match NetworkPolicy::observed(self.spec, &posture) {
+                Some(policy) => {
+                    self.queue(&security)?;
+                    self.emit(&policy).await?;
+                }
+                None => self.emit(&security).await?,
+            }
             self.outcome.posture = Some(posture);
         }
         // From here on the workload acts: what was written so far has to stay, whatever it does.
-        let flushed = self.journal.flush().await;
-        flushed.map_err(|error| self.fail(error))
+        self.flush().await
     }
 
     /// Takes the cell apart, whatever happened before.
@@ -349,30 +380,42 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Writes what the run came to; tries each event whatever became of the one before.
+    /// Writes what the run came to, all of it together. Where that fails, the last event is tried
+    /// by itself, with the failure in it.
     async fn sum_up(&mut self) -> LastEvent {
         self.enter(Phase::Close);
         let summary = ComplianceSummary::of(self.spec, self.command_exit_code);
-        let written = self.journal.emit(&summary).await;
-        self.note(written);
-        let written = match canonical_spec_hash(self.spec) {
+        let queued = self.journal.queue(&summary);
+        self.note(queued);
+        let queued = match canonical_spec_hash(self.spec) {
             Ok(hash) => {
                 let homeostasis = Homeostasis::uncounted(self.spec, hash);
-                self.journal.emit(&homeostasis).await
+                self.journal.queue(&homeostasis)
             }
             Err(error) => Err(RunError::Event {
                 kind: EventKind::Homeostasis,
                 source: CellosError::EventSink(error.to_string()),
             }),
         };
-        self.note(written);
+        self.note(queued);
+        let id = new_id();
+        let last = match self.write_destroyed(&id).await {
+            LastEvent::Missing => self.write_destroyed(&id).await,
+            written => written,
+        };
+        let flushed = self.journal.flush().await;
+        self.note(flushed);
+        last
+    }
 
+    /// Writes the last event, and those that wait for it.
+    async fn write_destroyed(&mut self, id: &str) -> LastEvent {
         let lineage = Lineage {
             session_id: self.facts.session_id.clone(),
             started_event_id: self.started.then(|| self.facts.started_event_id.clone()),
         };
         let event = event::destroyed(
-            self.journal.stamp(),
+            self.journal.stamp_with(id.to_owned()),
             self.journal.subject(),
             &lineage,
             &self.destroyed(),
@@ -383,8 +426,6 @@ impl<'a> Run<'a> {
             Err(_) => LastEvent::Missing,
         };
         self.note(written);
-        let flushed = self.journal.flush().await;
-        self.note(flushed);
         last
     }
 
@@ -424,6 +465,7 @@ impl<'a> Run<'a> {
             limits_hit: report
                 .map(|report| report.limits_hit.iter().copied().map(Into::into).collect())
                 .unwrap_or_default(),
+            output: outcome.output,
             residue: outcome.residue.as_ref().map(Into::into),
         }
     }
@@ -480,6 +522,16 @@ impl Run<'_> {
             .first_error
             .iter()
             .chain(&self.outcome.later_errors)
+    }
+
+    fn queue<D: event::EventData>(&mut self, data: &D) -> Result<(), Skip> {
+        let queued = self.journal.queue(data);
+        queued.map_err(|error| self.fail(error))
+    }
+
+    async fn flush(&mut self) -> Result<(), Skip> {
+        let flushed = self.journal.flush().await;
+        flushed.map_err(|error| self.fail(error))
     }
 
     async fn emit<D: event::EventData>(&mut self, data: &D) -> Result<(), Skip> {

@@ -4,9 +4,11 @@
 mod folder;
 mod reap;
 mod record;
+mod run_log;
 
 pub use folder::{RunLease, StateError, StateFolder, default_state_dir};
 pub use reap::{
     FinalEvent, LeftoverCleaner, NoLeftovers, ReapProblem, ReapReport, ReapedRun, reap,
 };
-pub use record::{RECORD_FORMAT_VERSION, RunRecord};
+pub use record::{LogFormat, RECORD_FORMAT_VERSION, RunRecord};
+pub use run_log::{PlainLogs, RunLog, RunLogs};

@@ -1,29 +1,21 @@
 //! Finishing the runs of supervisors that are gone.
 
-use std::{
-    ffi::OsString,
-    fs::File,
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-};
+use std::ffi::OsString;
 
 use cellos_core::{
     CellosError, CloudEventV1,
-    event::{self, Destroyed, EndedBy, EventKind, Lineage, Outcome, Reason, Stamp},
+    event::{self, Destroyed, EndedBy, EventKind, Lineage, Outcome, Reason, ResidueClass, Stamp},
+    ports::workload::Residue,
 };
-use rustix::fs::OFlags;
 use serde_json::Value;
 
 use super::{
     StateError, StateFolder,
     folder::{Found, Look, RunLease},
     record::RunRecord,
+    run_log::{RunLog, RunLogs},
 };
 use crate::Clock;
-
-/// Longest line of an events file that is looked at, in bytes; as sinks bound it.
-const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// Removes what a backend left of a cell.
 pub trait LeftoverCleaner {
@@ -34,6 +26,12 @@ pub trait LeftoverCleaner {
     /// [`CellosError::Host`] when something could not be removed; the run is then kept for the
     /// next time.
     fn clean(&self, record: &RunRecord) -> Result<Vec<String>, CellosError>;
+
+    /// Looks for what is left of this run's cell after that; `None` where nobody can look.
+    fn look(&self, record: &RunRecord) -> Option<Residue> {
+        let _ = record;
+        None
+    }
 }
 
 /// For backends whose cells leave nothing.
@@ -53,7 +51,7 @@ pub enum FinalEvent {
     Written,
     /// It was there.
     AlreadyThere,
-    /// The run has no events file of its own.
+    /// The run has no log on this host.
     NoFile,
 }
 
@@ -90,8 +88,8 @@ pub struct ReapReport {
     pub problems: Vec<ReapProblem>,
 }
 
-/// Finishes every run whose supervisor is gone: removes what is left of its cell, writes its
-/// `destroyed` event where that is missing, and removes its record. May run any number of times,
+/// Finishes every run whose supervisor is gone: removes what is left of its cell and looks, writes
+/// its `destroyed` event where that is missing, and removes its record. May run any number of times,
 /// also at the same time.
 ///
 /// # Errors
@@ -100,6 +98,7 @@ pub struct ReapReport {
 pub fn reap(
     state: &StateFolder,
     cleaner: &dyn LeftoverCleaner,
+    logs: &dyn RunLogs,
     clock: &dyn Clock,
 ) -> Result<ReapReport, StateError> {
     let mut report = ReapReport::default();
@@ -110,7 +109,7 @@ pub fn reap(
                 report.alive.push(run);
                 continue;
             }
-            Ok(Found::Left(lease)) => finish(*lease, cleaner, clock),
+            Ok(Found::Left(lease)) => finish(*lease, cleaner, logs, clock),
             Err(error) => Err(error.to_string()),
         };
         match finished {
@@ -124,45 +123,38 @@ pub fn reap(
 fn finish(
     lease: RunLease,
     cleaner: &dyn LeftoverCleaner,
+    logs: &dyn RunLogs,
     clock: &dyn Clock,
 ) -> Result<ReapedRun, String> {
     let record = lease.record().clone();
-    let removed = cleaner.clean(&record).map_err(|error| error.to_string())?;
-    let final_event = match &record.events_file {
+    let text = |error: CellosError| error.to_string();
+    let removed = cleaner.clean(&record).map_err(text)?;
+    let left = Left {
+        removed,
+        residue: cleaner.look(&record),
+    };
+    let final_event = match logs.open(&record).map_err(text)? {
         None => FinalEvent::NoFile,
-        Some(path) => complete(path, &record, &removed, clock)
-            .map_err(|error| format!("events file {}: {error}", path.display()))?,
+        Some(log) => complete(&*log, &record, &left, clock).map_err(text)?,
     };
     lease.finish().map_err(|error| error.to_string())?;
     Ok(ReapedRun {
         run_id: record.run_id,
         cell_id: record.cell_id,
-        removed,
+        removed: left.removed,
         final_event,
     })
 }
 
 /// Appends the missing last event.
 fn complete(
-    path: &Path,
+    log: &dyn RunLog,
     record: &RunRecord,
-    removed: &[String],
+    left: &Left,
     clock: &dyn Clock,
-) -> io::Result<FinalEvent> {
-    let mut file = File::options()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(
-            i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits())
-                .map_err(io::Error::other)?,
-        )
-        .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let seen = look(&file, record)?;
+) -> Result<FinalEvent, CellosError> {
+    let mut seen = Seen::default();
+    log.visit(&mut |event| seen.look_at(event, record))?;
     if seen.destroyed {
         return Ok(FinalEvent::AlreadyThere);
     }
@@ -174,33 +166,27 @@ fn complete(
         id: uuid::Uuid::new_v4().to_string(),
         time: clock.now().to_string(),
     };
-    let event = event::destroyed(
-        stamp,
-        &record.subject(),
-        &lineage,
-        &destroyed(record, removed),
-    )
-    .map_err(io::Error::other)?;
-    let mut line = Vec::new();
-    if !ends_with_newline(&mut file)? {
-        line.push(b'\n');
-    }
-    serde_json::to_writer(&mut line, &event)?;
-    line.push(b'\n');
-    // One write, so that the line is whole or missing, not interleaved.
-    file.write_all(&line)?;
-    file.sync_all()?;
+    let event = event::destroyed(stamp, &record.subject(), &lineage, &destroyed(record, left))?;
+    log.append(&event)?;
     Ok(FinalEvent::Written)
 }
 
-fn destroyed(record: &RunRecord, removed: &[String]) -> Destroyed {
+/// What a dead run had on the host.
+struct Left {
+    /// What was found and removed.
+    removed: Vec<String>,
+    /// What is there after that.
+    residue: Option<Residue>,
+}
+
+fn destroyed(record: &RunRecord, left: &Left) -> Destroyed {
     let lost = "the supervisor ended without finishing the run";
     let mut detail = match &record.reason {
         Some(reason) => reason.clone(),
         None => lost.to_owned(),
     };
-    if !removed.is_empty() {
-        detail = format!("{detail}; removed: {}", removed.join(", "));
+    if !left.removed.is_empty() {
+        detail = format!("{detail}; removed: {}", left.removed.join(", "));
     }
     Destroyed {
         ttl_seconds: record.ttl_seconds,
@@ -208,7 +194,11 @@ fn destroyed(record: &RunRecord, removed: &[String]) -> Destroyed {
         reason: Some(Reason::SupervisorLost.as_str().into()),
         terminal_state: None,
         evidence_bundle_ref: None,
-        residue_class: None,
+        residue_class: left
+            .residue
+            .as_ref()
+            .filter(|residue| residue.found.is_empty())
+            .map(|_| ResidueClass::None),
         tenant_id: record
             .correlation
             .as_ref()
@@ -220,36 +210,20 @@ fn destroyed(record: &RunRecord, removed: &[String]) -> Destroyed {
         signal: None,
         usage: None,
         limits_hit: Vec::new(),
-        residue: None,
+        output: None,
+        residue: left.residue.as_ref().map(Into::into),
     }
 }
 
-/// Which events of the run are in its file.
+/// Which events of the run are in its log.
 #[derive(Default)]
 struct Seen {
     started: bool,
     destroyed: bool,
 }
 
-fn look(file: &File, record: &RunRecord) -> io::Result<Seen> {
-    let mut seen = Seen::default();
-    let mut reader = BufReader::new(file);
-    reader.seek(SeekFrom::Start(0))?;
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        if reader
-            .by_ref()
-            .take(MAX_LINE_BYTES)
-            .read_until(b'\n', &mut line)?
-            == 0
-        {
-            return Ok(seen);
-        }
-        // A torn line is no event.
-        let Ok(event) = serde_json::from_slice::<CloudEventV1>(&line) else {
-            continue;
-        };
+impl Seen {
+    fn look_at(&mut self, event: &CloudEventV1, record: &RunRecord) {
         let of_run = |field: &str, expected: &str| {
             event
                 .data
@@ -259,20 +233,10 @@ fn look(file: &File, record: &RunRecord) -> io::Result<Seen> {
                 == Some(expected)
         };
         if of_run("runId", &record.run_id) && of_run("cellId", &record.cell_id) {
-            seen.started |= event.id == record.started_event_id;
+            self.started |= event.id == record.started_event_id;
             // An earlier run may have had the same ids, but never the same session.
-            seen.destroyed |= event.ty == EventKind::Destroyed.as_str()
+            self.destroyed |= event.ty == EventKind::Destroyed.as_str()
                 && event.cexsessionid.as_deref() == Some(&*record.session_id);
         }
     }
-}
-
-fn ends_with_newline(file: &mut File) -> io::Result<bool> {
-    if file.seek(SeekFrom::End(0))? == 0 {
-        return Ok(true);
-    }
-    file.seek(SeekFrom::End(-1))?;
-    let mut last = [0];
-    file.read_exact(&mut last)?;
-    Ok(last == *b"\n")
 }

@@ -5,8 +5,24 @@ use std::path::PathBuf;
 use cellos_core::{document::Correlation, event::Subject};
 use serde::{Deserialize, Serialize};
 
-/// Version of [`RunRecord`]; a reader refuses a record with a higher one.
-pub const RECORD_FORMAT_VERSION: u32 = 1;
+/// Version of [`RunRecord`]; a reader refuses a record with a higher one, and reads lower ones.
+/// Since 2 a record says which format the log has and where in it the run begins.
+pub const RECORD_FORMAT_VERSION: u32 = 2;
+
+/// The format of a file that events are appended to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum LogFormat {
+    /// One event in a line. All that records of version 1 know.
+    #[default]
+    Plain,
+    /// One entry of a chain in a line.
+    #[serde(rename_all = "camelCase")]
+    Chained {
+        /// Number of the first line that can be this run's.
+        from_seq: u64,
+    },
+}
 
 /// What is needed to finish a run whose supervisor is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +52,12 @@ pub struct RunRecord {
     pub started_event_id: String,
     /// The file that the run's events are appended to.
     pub events_file: Option<PathBuf>,
+    /// Its format.
+    #[serde(default)]
+    pub events_format: LogFormat,
+    /// `sha256:` and the hash of the document's bytes.
+    #[serde(default)]
+    pub document_digest: Option<String>,
     /// The cell's control group.
     pub cgroup_path: Option<PathBuf>,
     /// Why the run failed, where the supervisor came as far as teardown but could not write it.
@@ -51,6 +73,7 @@ impl RunRecord {
             spec_id: self.spec_id.clone(),
             run_id: Some(self.run_id.clone()),
             correlation: self.correlation.clone(),
+            document_digest: self.document_digest.clone(),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Which events a run leaves, in which order, with what in them.
 
-use cellos_core::{event::EndedBy, ports::workload::WorkloadEnd};
+use cellos_core::{
+    event::{AdmissionAllowed, AdmissionFacts, EndedBy, UniversalTokenAccepted},
+    ports::workload::WorkloadEnd,
+};
 use cellos_supervisor::{DerivationFacts, Phase, RunError, StopRequests};
 use serde_json::json;
 
@@ -181,7 +184,57 @@ async fn started_carries_the_hash_and_the_derivation_that_were_verified() {
     assert_eq!(
         events.data("started"),
         json!({"backend": "unnamed", "cellId": "cell-1", "derivationVerified": true,
-            "roleRoot": "role", "runId": "run-1", "specHash": "ab12", "specId": "cell-1",
+            "declared": {"artifacts": [], "egressRules": [], "exportTargets": [], "mounts": [],
+                "secretRefs": []},
+            "documentDigest": "sha256:ab12", "roleRoot": "role", "runId": "run-1", "specHash": "ab12", "specId": "cell-1",
             "ttlSeconds": 30})
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_belongs_together_is_written_together() {
+    let backend = shared(Pretended::default());
+    let sink = shared(cellos_testkit::MemorySink::new());
+    let mut request = request(document(json!({"argv": ["true"]})));
+    request.admission = Some(AdmissionAllowed(AdmissionFacts::by_backend(
+        "linux",
+        Vec::new(),
+        "ab12",
+    )));
+    request.universal_token = Some(UniversalTokenAccepted {
+        spec_hash: Some("ab12".into()),
+        role_root: Some("role".into()),
+        reason: "names no run".into(),
+        remediation: "name one".into(),
+    });
+    let outcome = cellos_supervisor::Supervisor::new(backend)
+        .events(sink.clone())
+        .run(request, StopRequests::none())
+        .await;
+    assert!(outcome.succeeded(), "{:?}", outcome.first_error);
+    // Admission, scope, started; token, security; spawned; completed; the sums and the end.
+    assert_eq!(sink.groups(), [3, 2, 1, 1, 3]);
+    let types = sink.types();
+    assert!(types[0].ends_with("admission.v1.allowed"), "{types:?}");
+    assert!(types[3].ends_with("permissive_mode"), "{types:?}");
+    // Before the release, after the command, at the end.
+    assert_eq!(sink.flushes(), 3);
+    for event in sink.events() {
+        let data = event.data.unwrap();
+        assert_eq!(data["documentDigest"], "sha256:ab12", "{}", event.ty);
+        assert_eq!(data["runId"], "run-1", "{}", event.ty);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_says_what_became_of_the_streams() {
+    let (backend, events) = (shared(Pretended::default()), shared(Recorder::default()));
+    run(&backend, &events, document(json!({"argv": ["true"]}))).await;
+    let output = &events.data("destroyed")["output"];
+    assert_eq!(
+        output["stdout"],
+        json!({"bytes": null, "counted": "device"})
+    );
+    let completed = events.data("completed");
+    assert_eq!(completed["declared"], json!({"ttlSeconds": 30}));
 }

@@ -6,8 +6,8 @@ use cellos_core::CellosError;
 use cellos_supervisor::{
     RunError, StopRequests, SystemClock,
     state::{
-        FinalEvent, LeftoverCleaner, NoLeftovers, RECORD_FORMAT_VERSION, RunRecord, StateError,
-        StateFolder, reap,
+        FinalEvent, LeftoverCleaner, LogFormat, NoLeftovers, PlainLogs, RECORD_FORMAT_VERSION,
+        RunRecord, StateError, StateFolder, reap,
     },
 };
 use serde_json::{Value, json};
@@ -31,6 +31,8 @@ fn record(run_id: &str, events_file: Option<&Path>) -> RunRecord {
         session_id: "01M85MZESGNAVGKTCRB7XN4ZGS".into(),
         started_event_id: "started-id".into(),
         events_file: events_file.map(Into::into),
+        events_format: LogFormat::Plain,
+        document_digest: None,
         cgroup_path: None,
         reason: None,
     }
@@ -63,7 +65,7 @@ fn killed_supervisor_is_finished_by_reap_and_only_once() {
         std::thread::sleep(Duration::from_millis(5));
     }
     let state = StateFolder::open(&state_dir).unwrap();
-    let report = reap(&state, &NoLeftovers, &SystemClock).unwrap();
+    let report = reap(&state, &NoLeftovers, &PlainLogs, &SystemClock).unwrap();
     assert_eq!(report.alive, ["run-1"]);
     assert!(report.reaped.is_empty());
 
@@ -72,7 +74,7 @@ fn killed_supervisor_is_finished_by_reap_and_only_once() {
     // The last line was torn in the middle.
     let whole = fs::read_to_string(&events).unwrap();
     fs::write(&events, format!("{whole}{{\"specversion\":\"1.")).unwrap();
-    let report = reap(&state, &NoLeftovers, &SystemClock).unwrap();
+    let report = reap(&state, &NoLeftovers, &PlainLogs, &SystemClock).unwrap();
     assert_eq!(report.problems, []);
     assert_eq!(report.reaped[0].final_event, FinalEvent::Written);
     let written = lines(&events);
@@ -93,7 +95,7 @@ fn killed_supervisor_is_finished_by_reap_and_only_once() {
     assert_eq!(last["cexsessionid"], started["cexsessionid"]);
 
     let before = fs::read(&events).unwrap();
-    let report = reap(&state, &NoLeftovers, &SystemClock).unwrap();
+    let report = reap(&state, &NoLeftovers, &PlainLogs, &SystemClock).unwrap();
     assert_eq!(report, cellos_supervisor::state::ReapReport::default());
     assert_eq!(fs::read(&events).unwrap(), before);
     assert!(!state_dir.join("runs/run-1.json").exists());
@@ -105,9 +107,9 @@ fn event_that_was_written_before_the_kill_is_not_written_again() {
     let state = StateFolder::open(dir.path().join("state")).unwrap();
     let events = dir.path().join("events.jsonl");
     abandon(&state, record("run-1", Some(&events)));
-    reap(&state, &NoLeftovers, &SystemClock).unwrap();
+    reap(&state, &NoLeftovers, &PlainLogs, &SystemClock).unwrap();
     abandon(&state, record("run-1", Some(&events)));
-    let report = reap(&state, &NoLeftovers, &SystemClock).unwrap();
+    let report = reap(&state, &NoLeftovers, &PlainLogs, &SystemClock).unwrap();
     assert_eq!(report.reaped[0].final_event, FinalEvent::AlreadyThere);
     assert_eq!(lines(&events).len(), 1);
     assert_eq!(lines(&events)[0].get("cexparenttrace"), None);
@@ -119,13 +121,13 @@ fn last_event_of_an_earlier_run_with_the_same_ids_is_not_this_ones() {
     let state = StateFolder::open(dir.path().join("state")).unwrap();
     let events = dir.path().join("events.jsonl");
     abandon(&state, record("run-1", Some(&events)));
-    reap(&state, &NoLeftovers, &SystemClock).unwrap();
+    reap(&state, &NoLeftovers, &PlainLogs, &SystemClock).unwrap();
     let later = RunRecord {
         session_id: "01M86AQYHCETW1563GFMJFCG69".into(),
         ..record("run-1", Some(&events))
     };
     abandon(&state, later);
-    let report = reap(&state, &NoLeftovers, &SystemClock).unwrap();
+    let report = reap(&state, &NoLeftovers, &PlainLogs, &SystemClock).unwrap();
     assert_eq!(report.reaped[0].final_event, FinalEvent::Written);
     assert_eq!(lines(&events).len(), 2);
 }
@@ -141,7 +143,7 @@ fn many_reaps_at_once_write_one_event_per_run() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                let report = reap(&state, &NoLeftovers, &SystemClock).unwrap();
+                let report = reap(&state, &NoLeftovers, &PlainLogs, &SystemClock).unwrap();
                 assert_eq!(report.problems, []);
             });
         }
@@ -171,12 +173,12 @@ fn run_stays_until_its_leftovers_can_be_removed() {
     let events = dir.path().join("events.jsonl");
     abandon(&state, record("run-1", Some(&events)));
     let cleaner = Cleaner(Mutex::new(Err(CellosError::Host("busy".into()))));
-    let report = reap(&state, &cleaner, &SystemClock).unwrap();
+    let report = reap(&state, &cleaner, &PlainLogs, &SystemClock).unwrap();
     assert_eq!(report.problems[0].message, "host backend: busy");
     assert!(!events.exists());
 
     *cleaner.0.lock().unwrap() = Ok(vec!["cgroup /x".into()]);
-    let report = reap(&state, &cleaner, &SystemClock).unwrap();
+    let report = reap(&state, &cleaner, &PlainLogs, &SystemClock).unwrap();
     assert_eq!(report.reaped[0].removed, ["cgroup /x"]);
     let detail = lines(&events)[0]["data"]["reasonDetail"].to_string();
     assert!(detail.contains("removed: cgroup /x"), "{detail}");
@@ -191,15 +193,15 @@ fn broken_and_newer_records_are_reported_and_kept() {
     let text = fs::read_to_string(&path).unwrap();
     fs::write(
         &path,
-        text.replace("\"formatVersion\":1", "\"formatVersion\":2"),
+        text.replace("\"formatVersion\":2", "\"formatVersion\":3"),
     )
     .unwrap();
     abandon(&state, record("torn", None));
     let torn = state.record_file("torn").unwrap();
     fs::write(&torn, "{").unwrap();
-    let report = reap(&state, &NoLeftovers, &SystemClock).unwrap();
+    let report = reap(&state, &NoLeftovers, &PlainLogs, &SystemClock).unwrap();
     assert_eq!(report.problems.len(), 2);
-    assert!(report.problems[0].message.contains("newer than 1"));
+    assert!(report.problems[0].message.contains("newer than 2"));
     assert!(path.exists() && torn.exists());
 }
 
@@ -263,7 +265,7 @@ async fn failed_teardown_leaves_the_record_for_the_reaper() {
             StopRequests::none(),
         )
         .await;
-    let report = reap(&state, &NoLeftovers, &SystemClock).unwrap();
+    let report = reap(&state, &NoLeftovers, &PlainLogs, &SystemClock).unwrap();
     assert_eq!(report.reaped[0].run_id, "run-1");
 }
 
@@ -288,7 +290,7 @@ fn partial_records_are_removed_when_nobody_can_be_about_to_finish_them() {
     let written = make(".written.1.partial", Duration::from_secs(120));
     let writer = fs::File::open(&written).unwrap();
     writer.try_lock().unwrap();
-    let report = reap(&state, &NoLeftovers, &SystemClock).unwrap();
+    let report = reap(&state, &NoLeftovers, &PlainLogs, &SystemClock).unwrap();
     assert!(report.reaped.is_empty() && report.problems.is_empty());
     assert!(begins.exists() && written.exists());
     assert!(!unused.exists());

@@ -15,7 +15,9 @@ pub(crate) fn request(document: ExecutionCellDocument) -> RunRequest {
         streams: null_streams(),
         operator_timeout: None,
         derivation: None,
-        events_file: None,
+        admission: None,
+        universal_token: None,
+        events_log: None,
     }
 }
 
