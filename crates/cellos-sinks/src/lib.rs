@@ -15,5 +15,5 @@ pub mod transform;
 
 pub use composite::FanOut;
 pub use jsonl::{Durability, JsonlConfig, JsonlSink, OpenError};
-pub use redact::Redaction;
+pub use redact::{NeededField, Redaction};
 pub use transform::{EventTransform, Transformed};

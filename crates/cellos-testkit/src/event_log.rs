@@ -50,6 +50,18 @@ impl EventLog {
         Self { events }
     }
 
+    /// The events of one run.
+    #[must_use]
+    pub fn of_run(&self, run_id: &str) -> Self {
+        let is_of_run = |event: &&CloudEventV1| {
+            let data = event.data.as_ref();
+            data.and_then(|data| data.get("runId")) == Some(&run_id.into())
+        };
+        Self {
+            events: self.events.iter().filter(is_of_run).cloned().collect(),
+        }
+    }
+
     /// All events.
     #[must_use]
     pub fn events(&self) -> &[CloudEventV1] {

@@ -10,7 +10,7 @@ use std::{
 use cellos_core::{
     CellosError,
     descriptor::{BackendDescriptor, Feature},
-    ports::{CellBackend, EventSink, ExportSink, NoopExportSink},
+    ports::{CellBackend, EventSink, ExportSink, NoopExportSink, workload::Residue},
     signing::Signer,
 };
 use cellos_evidence::log::{EventLog, LogConfig, LogError};
@@ -22,7 +22,7 @@ use cellos_isolation::{Launcher, LauncherOptions, Warm};
 use cellos_sinks::{Durability, JsonlConfig, JsonlSink, Redaction, Transformed};
 use cellos_supervisor::{
     HostRunner, Supervisor,
-    state::{LeftoverCleaner, NoLeftovers, RunRecord, StateFolder},
+    state::{LeftoverCleaner, LogFormat, NoLeftovers, RunRecord, StateFolder},
 };
 
 use crate::{
@@ -190,24 +190,34 @@ struct EventsUnwritable(#[source] cellos_sinks::OpenError);
 #[error("events cannot be written")]
 struct LogUnwritable(#[source] LogError);
 
-/// Where the events of `cellos run` go: the chained log, behind redaction.
+/// Where the events of `cellos run` go: the chained log, behind redaction; and from which line on
+/// they can stand there.
 pub(crate) fn event_log(
     file: &Path,
     durability: cellos_evidence::log::Durability,
     redact: Option<&str>,
     signer: Option<Arc<dyn Signer>>,
-) -> Result<Arc<dyn EventSink>, Failure> {
+) -> Result<(Arc<dyn EventSink>, LogFormat), Failure> {
+    let redaction = redact
+        .map_or(Ok(None), Redaction::of_evidence)
+        .map_err(Failure::call)?;
     let config = LogConfig {
         durability,
         signer,
         ..LogConfig::new(file)
     };
     let log = EventLog::open(config).map_err(|error| Failure::call(LogUnwritable(error)))?;
+    let format = LogFormat::Chained {
+        from_seq: log
+            .append(&[])
+            .map_err(|error| Failure::call(LogUnwritable(error)))?
+            .first_seq,
+    };
     let mut sink: Arc<dyn EventSink> = Arc::new(log);
-    if let Some(redaction) = redact.and_then(Redaction::from_list) {
+    if let Some(redaction) = redaction {
         sink = Arc::new(Transformed::new(redaction, sink));
     }
-    Ok(sink)
+    Ok((sink, format))
 }
 
 /// Where the events of the drop-in go: a JSON Lines file, behind redaction and then signing.
@@ -394,6 +404,13 @@ impl LeftoverCleaner for EveryCleaner {
                 record.backend
             ))),
         }
+    }
+
+    fn look(&self, record: &RunRecord) -> Option<Residue> {
+        let backend = BACKENDS
+            .iter()
+            .find(|backend| backend.name == record.backend)?;
+        (backend.cleaner)().look(record)
     }
 }
 

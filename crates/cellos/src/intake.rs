@@ -9,6 +9,7 @@ use cellos_core::{
     admission::{self, AdmittedDocument},
     descriptor::BackendDescriptor,
     document::ExecutionCellDocument,
+    event::Subject,
     source::{Format, Loaded, Problem, Problems, UnknownFields, load},
 };
 use sha2::{Digest as _, Sha256};
@@ -124,6 +125,11 @@ impl Intake {
         self.loaded
             .as_ref()
             .map_or(&self.document, |loaded| &loaded.document)
+    }
+
+    /// The document as it stands, for events.
+    pub(crate) fn subject(&self, run_id: &str, sha256: &str) -> Subject {
+        Subject::of(&self.document.spec, run_id).with_document(sha256)
     }
 
     /// Fields that were ignored.

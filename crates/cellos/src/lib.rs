@@ -19,6 +19,7 @@ mod intake;
 mod leftovers;
 mod logging;
 mod machines;
+mod run_logs;
 mod say;
 mod signals;
 mod signing;

@@ -78,3 +78,33 @@ async fn redacts_on_the_way_into_a_sink() {
     sink.emit(&event("t")).await.unwrap();
     assert_eq!(memory.events()[0].data, Some(json!({"n": "[redacted]"})));
 }
+
+#[test]
+fn evidence_keeps_codes_and_what_it_is_checked_with() {
+    let redaction = Redaction::of_evidence("defaults").unwrap().unwrap();
+    let mut before = event("t");
+    before.data = Some(json!({
+        "endedBy": "limit", "reason": "oom", "reasonDetail": "/bin/x --password=1",
+        "laterErrors": ["x"], "spawnError": "x", "program": "/bin/x", "sourcePath": "/work/x",
+        "problems": ["spec.run.argv[0]: x"],
+        "nested": [{"reason": "admitted_for_backend"}, {"reason": "pool_not_allowed"},
+            {"reason": "command exited with status 3"}],
+    }));
+    let after = redaction.transform(&before).unwrap();
+    assert_eq!(
+        after.data,
+        Some(json!({
+            "endedBy": "limit", "reason": "oom", "reasonDetail": REDACTED,
+            "laterErrors": [REDACTED], "spawnError": REDACTED, "program": REDACTED,
+            "sourcePath": REDACTED, "problems": [REDACTED],
+            "nested": [{"reason": "admitted_for_backend"}, {"reason": "pool_not_allowed"},
+                {"reason": REDACTED}],
+        }))
+    );
+    assert_eq!(Redaction::of_evidence(" "), Ok(None));
+    for needed in NEEDED_FIELDS {
+        let error = Redaction::of_evidence(&format!("argv,{needed}")).unwrap_err();
+        assert!(error.to_string().contains(needed), "{error}");
+        assert!(!EVIDENCE_DEFAULT_FIELDS.contains(&needed), "{needed}");
+    }
+}

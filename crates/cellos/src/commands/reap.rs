@@ -7,7 +7,9 @@ use cellos_supervisor::{
     state::{FinalEvent, ReapReport, reap},
 };
 
-use crate::{compose::EveryCleaner, exit::Exit, failure::Failure, say, state_dir};
+use crate::{
+    compose::EveryCleaner, exit::Exit, failure::Failure, run_logs::EveryLog, say, state_dir,
+};
 
 /// Finishes runs that were killed: removes what is left of their cells, completes their logs.
 ///
@@ -25,7 +27,8 @@ pub(crate) struct ReapArgs {
 /// Reaps.
 pub(crate) fn run(args: &ReapArgs) -> Result<Exit, Failure> {
     let state = state_dir::open(args.state_dir.as_deref())?;
-    let report = reap(&state, &EveryCleaner, &SystemClock).map_err(Failure::call)?;
+    let logs = EveryLog { signer: None };
+    let report = reap(&state, &EveryCleaner, &logs, &SystemClock).map_err(Failure::call)?;
     if args.json {
         writeln!(std::io::stdout().lock(), "{}", as_json(&report))?;
     } else {

@@ -14,7 +14,10 @@ use cellos_core::{
         admit_under_ceiling, enforce_derivation_scope_policy, verify_authority_derivation,
     },
     document::AuthorityBundle,
-    event::{self, AuthzReason, AuthzRejected, PolicyRejected, Stamp, Subject},
+    event::{
+        self, AdmissionAllowed, AdmissionFacts, AdmissionRejected, AuthzReason, AuthzRejected,
+        PolicyRejected, Stamp, Subject, UniversalTokenAccepted,
+    },
     policy::{
         AuthorizationPolicyDocument, AuthorizationPolicyError, AuthorizationReason,
         AuthorizationRejection, DEFAULT_CALLER, DowngradePolicy, PolicyContext, PolicyPackDocument,
@@ -126,6 +129,28 @@ pub(super) struct Passed {
     /// What should be known.
     pub(super) warnings: Vec<String>,
     anchor: Option<EpochAnchor>,
+    /// What the ceiling said, where there is one.
+    verdict: Option<AdmissionVerdict>,
+    /// What the token is good for, where there is one.
+    scope: Option<TokenScope>,
+}
+
+/// What a derivation token is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TokenScope {
+    /// The run that it names.
+    OneRun,
+    /// Every run of its role.
+    EveryRun,
+}
+
+fn under_ceiling(verdict: &AdmissionVerdict, sha256: &str) -> AdmissionFacts {
+    AdmissionFacts::by_ceiling(
+        verdict.admitted,
+        verdict.reason,
+        verdict.enforcement_binding,
+        sha256,
+    )
 }
 
 fn read(variable: &'static str, path: &Path) -> Result<String, OperatorFileError> {
@@ -178,8 +203,8 @@ impl<'a> Gates<'a> {
     pub(super) fn admit(&self, document: &ExecutionCellDocument) -> Result<Passed, Rejection> {
         let spec = &document.spec;
         let mut warnings = Vec::new();
-        let derivation = self.derivation(&spec.authority, &mut warnings)?;
-        let anchor = self.under_ceiling(&spec.authority, &mut warnings)?;
+        let (derivation, scope) = self.derivation(&spec.authority, &mut warnings)?.unzip();
+        let (anchor, verdict) = self.under_ceiling(&spec.authority, &mut warnings)?.unzip();
         if let Some(policy) = &self.authorization {
             evaluate_authorization(&policy.spec, spec).map_err(Rejection::Authorization)?;
         }
@@ -204,6 +229,8 @@ impl<'a> Gates<'a> {
             derivation,
             warnings,
             anchor,
+            verdict,
+            scope,
         })
     }
 
@@ -211,7 +238,7 @@ impl<'a> Gates<'a> {
         &self,
         authority: &AuthorityBundle,
         warnings: &mut Vec<String>,
-    ) -> Result<Option<DerivationFacts>, Rejection> {
+    ) -> Result<Option<(DerivationFacts, TokenScope)>, Rejection> {
         let Some(token) = &authority.authority_derivation else {
             return Ok(None);
         };
@@ -222,24 +249,29 @@ impl<'a> Gates<'a> {
         } else {
             ParentRunPolicy::AllowUniversal
         };
-        if enforce_derivation_scope_policy(token, policy)? == DerivationScope::Universal {
+        let scope = match enforce_derivation_scope_policy(token, policy)? {
+            DerivationScope::Universal => TokenScope::EveryRun,
+            DerivationScope::ParentRun(_) => TokenScope::OneRun,
+        };
+        if scope == TokenScope::EveryRun {
             warnings.push(
                 "the derivation token names no parent run and is good for any run of its role"
                     .into(),
             );
         }
-        Ok(Some(DerivationFacts {
+        let facts = DerivationFacts {
             verified: true,
             role_root: verified.role_root,
             parent_run_id: verified.parent_run_id,
-        }))
+        };
+        Ok(Some((facts, scope)))
     }
 
     fn under_ceiling(
         &self,
         authority: &AuthorityBundle,
         warnings: &mut Vec<String>,
-    ) -> Result<Option<EpochAnchor>, Rejection> {
+    ) -> Result<Option<(EpochAnchor, AdmissionVerdict)>, Rejection> {
         let Some(ceiling) = &self.ceiling else {
             return Ok(None);
         };
@@ -281,7 +313,7 @@ impl<'a> Gates<'a> {
                 .into_iter()
                 .map(|dimension| format!("{} is not measured by the ceiling", dimension.path())),
         );
-        Ok(Some(anchor))
+        Ok(Some((anchor, verdict)))
     }
 }
 
@@ -378,6 +410,27 @@ fn is_below(program: &Path, prefixes: &[PathBuf]) -> bool {
 }
 
 impl Passed {
+    /// That the ceiling admitted the document, where there is one.
+    pub(super) fn admission(&self, sha256: &str) -> Option<AdmissionAllowed> {
+        let verdict = self.verdict.as_ref()?;
+        Some(AdmissionAllowed(under_ceiling(verdict, sha256)))
+    }
+
+    /// That a derivation token which names no run was accepted.
+    pub(super) fn universal_token(&self, sha256: &str) -> Option<UniversalTokenAccepted> {
+        (self.scope == Some(TokenScope::EveryRun)).then(|| UniversalTokenAccepted {
+            spec_hash: Some(sha256.to_owned()),
+            role_root: self
+                .derivation
+                .as_ref()
+                .map(|derivation| derivation.role_root.clone()),
+            reason: "the derivation token names no parent run".into(),
+            remediation: "issue tokens with parentRunId and set \
+                          CELLOS_REQUIRE_SCOPED_DERIVATION_TOKENS"
+                .into(),
+        })
+    }
+
     /// Keeps the highest epoch, before anything runs under the ceiling that has it.
     pub(super) fn keep_anchor(&self, config: &Config) -> Result<(), OperatorFileError> {
         let (Some(path), Some(highest)) = (
@@ -407,8 +460,13 @@ impl Rejection {
         &self,
         stamp: Stamp,
         subject: &Subject,
+        sha256: &str,
     ) -> Option<Result<CloudEventV1, CellosError>> {
         match self {
+            Self::Ceiling { verdict, .. } => {
+                let data = AdmissionRejected(under_ceiling(verdict, sha256));
+                Some(event::event(stamp, subject, &data))
+            }
             Self::Policy {
                 pack,
                 version,

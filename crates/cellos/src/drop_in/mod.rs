@@ -19,7 +19,7 @@ use cellos_core::{
     source::{Format, UnknownFields},
 };
 use cellos_sinks::Durability;
-use cellos_supervisor::RunRequest;
+use cellos_supervisor::{EventsLog, RunRequest, state::LogFormat};
 
 use self::{
     config::{Config, Environment, SigningAlgorithm, SigningKey},
@@ -203,8 +203,9 @@ fn run(document: &OsStr) -> Result<Success, Failure> {
     let passed = match gates.admit(admitted.document()) {
         Ok(passed) => passed,
         Err(rejection) => {
-            let subject = Subject::of(&admitted.document().spec, &run_id);
-            record(&rejection, &subject, &*events)?;
+            let subject =
+                Subject::of(&admitted.document().spec, &run_id).with_document(&raw_spec_sha256);
+            record(&rejection, &subject, &raw_spec_sha256, &*events)?;
             return Err(Failure::document(rejection));
         }
     };
@@ -227,12 +228,17 @@ fn run(document: &OsStr) -> Result<Success, Failure> {
             compose::export_sink(config.export_dir.as_deref(), &admitted.document().spec.id)?;
         let request = RunRequest {
             document: admitted.into_document(),
+            admission: passed.admission(&raw_spec_sha256),
+            universal_token: passed.universal_token(&raw_spec_sha256),
             raw_spec_sha256,
             run_id,
             streams: run_command::streams_for(&source)?,
             operator_timeout: config.run_timeout_ms.map(std::time::Duration::from_millis),
             derivation: passed.derivation.clone(),
-            events_file: Some(events_file),
+            events_log: Some(EventsLog {
+                file: events_file,
+                format: LogFormat::Plain,
+            }),
         };
         let ports = RunPorts {
             backend,
@@ -294,13 +300,14 @@ struct RecordError(#[source] cellos_core::CellosError);
 fn record(
     rejection: &Rejection,
     subject: &Subject,
+    sha256: &str,
     events: &dyn cellos_core::ports::EventSink,
 ) -> Result<(), Failure> {
     let stamp = Stamp {
         id: compose::fresh_event_id(),
         time: jiff::Timestamp::now().to_string(),
     };
-    let Some(event) = rejection.event(stamp, subject) else {
+    let Some(event) = rejection.event(stamp, subject, sha256) else {
         return Ok(());
     };
     let event = event.map_err(Failure::program)?;

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Child, time::Instant};
 
-use cellos_testkit::require;
+use cellos_testkit::{EventLog, require};
 
 use crate::{
     program::Place,
@@ -42,9 +42,9 @@ fn two_runs_of_one_document_are_two_runs() {
         let output = wait(child);
         assert_eq!(output.status.code(), Some(143), "{output:?}");
     }
+    let log = EventLog::read(trial.place.path().join("state/log/events.jsonl"));
     for run in ["first", "second"] {
-        let file = trial.place.path().join(format!("state/events/{run}.jsonl"));
-        let log = cellos_testkit::EventLog::read(file);
+        let log = log.of_run(run);
         assert_eq!(log.types(), crate::trial::WHOLE_RUN);
         assert_eq!(log.data("destroyed")["runId"], run);
         assert_eq!(log.data("destroyed")["residueClass"], "none");
@@ -103,15 +103,10 @@ fn a_hundred_cells_at_once_all_succeed() {
                 .unwrap()
         })
         .collect();
+    let file = place.path().join("state/log/events.jsonl");
     let started = || {
-        fs::read_dir(place.path().join("state/events")).map_or(0, |entries| {
-            entries
-                .filter(|entry| {
-                    let path = entry.as_ref().unwrap().path();
-                    fs::read_to_string(path).is_ok_and(|log| log.contains("process_spawned"))
-                })
-                .count()
-        })
+        let log = fs::read_to_string(&file).unwrap_or_default();
+        log.matches("process_spawned").count()
     };
     while started() < CROWD {
         assert!(begun.elapsed() < 2 * PATIENCE, "{} started", started());

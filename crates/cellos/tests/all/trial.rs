@@ -17,10 +17,12 @@ use serde_json::Value;
 use crate::program::Place;
 
 /// The events of a run whose command was started, in order.
-pub(crate) const WHOLE_RUN: [&str; 8] = [
+pub(crate) const WHOLE_RUN: [&str; 10] = [
+    "cell.admission.v1.allowed",
     "cell.observability.v1.network_scope",
     "cell.lifecycle.v1.started",
     "cell.observability.v1.container_security",
+    "cell.observability.v1.network_policy",
     "cell.observability.v1.process_spawned",
     "cell.command.v1.completed",
     "cell.compliance.v1.summary",

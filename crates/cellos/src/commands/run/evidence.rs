@@ -34,11 +34,13 @@ pub(super) fn table(outcome: &RunOutcome, log: &Path) -> String {
             table.bad("limit hit", &limit(*hit));
         }
     }
-    for receipt in &outcome.receipts {
-        table.row(
-            "artifact",
-            &format!("{} ({})", receipt.destination, size(receipt.bytes_written)),
-        );
+    for artifact in &outcome.artifacts {
+        let receipt = &artifact.receipt;
+        let mut line = format!("{} ({})", receipt.destination, size(receipt.bytes_written));
+        if let Some(sha256) = &artifact.sha256 {
+            let _ = write!(line, " sha256:{sha256}");
+        }
+        table.row("artifact", &line);
     }
     residue(&mut table, outcome.residue.as_ref());
     table.row("event log", &log.display().to_string());

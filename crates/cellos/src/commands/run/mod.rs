@@ -1,5 +1,6 @@
 //! `cellos run`: one command in one cell.
 
+mod admission;
 mod cell_flags;
 mod evidence;
 mod output;
@@ -13,12 +14,13 @@ use std::{
 
 use cellos_core::{ports::workload::Streams, source::UnknownFields};
 use cellos_evidence::{attest::run::Start, log::Durability};
-use cellos_supervisor::{RunOutcome, RunRequest};
+use cellos_supervisor::{EventsLog, RunOutcome, RunRequest};
 use rustix::fs::FileType;
 
 pub(crate) use output::document_value;
 
 use self::{
+    admission::Verdict,
     cell_flags::CellFlags,
     output::{DocumentFormat, RecordTarget},
 };
@@ -248,7 +250,7 @@ fn run_with_id(
         Some(file) => file.clone(),
         None => state_dir::event_log(&state)?,
     };
-    let events = compose::event_log(
+    let (events, events_format) = compose::event_log(
         &events_file,
         args.durability.into(),
         args.redact.as_deref(),
@@ -261,13 +263,27 @@ fn run_with_id(
     let outcome = block_on(async {
         let backend = backend.start()?;
         let descriptor = compose::with_exports(backend.descriptor(), args.export_dir.as_deref());
-        let admitted = intake
-            .admit(Some(&descriptor), || {
-                compose::other_descriptors(&args.backend)
-            })
-            .map_err(Failure::refused)?;
-        evidence_guard::check(admitted.document(), &events_file, state.root())
-            .map_err(Failure::document)?;
+        let subject = intake.subject(run_id, &raw_spec_sha256);
+        let verdict = Verdict {
+            backend: &args.backend,
+            sha256: &raw_spec_sha256,
+        };
+        let admitted = match intake.admit(Some(&descriptor), || {
+            compose::other_descriptors(&args.backend)
+        }) {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                let problems = refusal.problems.iter().map(ToString::to_string).collect();
+                verdict.record_refusal(problems, &subject, &*events).await;
+                return Err(Failure::refused(refusal));
+            }
+        };
+        if let Err(error) = evidence_guard::check(admitted.document(), &events_file, state.root()) {
+            let problems = vec![error.to_string()];
+            verdict.record_refusal(problems, &subject, &*events).await;
+            return Err(Failure::document(error));
+        }
+        let admission = verdict.admitted();
         let exports =
             compose::export_sink(args.export_dir.as_deref(), &admitted.document().spec.id)?;
         let request = RunRequest {
@@ -277,7 +293,12 @@ fn run_with_id(
             streams: streams(stdin)?,
             operator_timeout: None,
             derivation: None,
-            events_file: Some(events_file.clone()),
+            admission: Some(admission),
+            universal_token: None,
+            events_log: Some(EventsLog {
+                file: events_file.clone(),
+                format: events_format,
+            }),
         };
         let ports = RunPorts {
             backend,
