@@ -68,6 +68,9 @@ fn a_timeout_beyond_the_time_to_live_is_refused() {
         &output,
         Some("spec.run.timeoutMs: timeoutMs 3000 is longer than spec.lifetime.ttlSeconds, 2 s"),
     );
-    assert!(trial.log().events().is_empty());
+    let log = trial.log();
+    assert_eq!(log.types(), ["cell.admission.v1.rejected"]);
+    let problem = log.data("rejected")["problems"][0].as_str().unwrap();
+    assert!(problem.contains("timeoutMs 3000 is longer"), "{problem}");
     trial.assert_nothing_left();
 }

@@ -130,7 +130,7 @@ fn a_missing_working_folder_is_refused_by_name() {
     assert_eq!(output.status.code(), Some(126), "{output:?}");
     crate::trial::assert_one_error(&output, Some("working folder \"/usr/no/such/folder\""));
     let log = trial.log();
-    assert_eq!(log.types(), ["cell.lifecycle.v1.failed"]);
+    assert_eq!(log.types(), crate::trial::NO_CELL);
     trial.assert_nothing_left();
 }
 

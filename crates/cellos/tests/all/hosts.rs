@@ -7,12 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cellos_testkit::{Ability, EventLog, require};
-use serde_json::Value;
+use cellos_testkit::{Ability, require};
+use serde_json::{Value, json};
 
 use crate::{
     program::cellos_program,
-    trial::{Trial, WHOLE_RUN, assert_one_error, behind, records},
+    trial::{NO_CELL, Trial, WHOLE_RUN, assert_one_error, behind, records},
 };
 
 /// A user namespace in which the caller is root.
@@ -64,7 +64,7 @@ fn forbidden_user_namespaces_are_named_with_the_mend() {
         "{output:?}"
     );
     let log = trial.log();
-    assert_eq!(log.types(), ["cell.lifecycle.v1.failed"]);
+    assert_eq!(log.types(), NO_CELL);
     let reason = log.data("failed")["reason"].as_str().unwrap();
     assert!(reason.contains("max_user_namespaces"), "{reason}");
     trial.assert_nothing_left();
@@ -152,80 +152,84 @@ fn as_nobody(trial: &Trial, command: &Command) -> Output {
     .unwrap()
 }
 
-/// Bytes of the small disk: two pages of a tmpfs.
-const DISK_BYTES: usize = 8192;
 /// Room that is left beside whole events; less than any event needs, more than the same event
 /// differs from run to run.
 const SLACK_BYTES: usize = 150;
 
-/// `cellos run` with its events on a disk that has room for some bytes more. Gives what it did and
-/// the events that it could write.
-fn run_with_room_for(trial: &Trial, room: usize, script: &str) -> (Output, EventLog) {
-    const ON_DISK: &str = "mount -t tmpfs -o size=8k,mode=0700 cellos-test disk
-        cp seed disk/events.jsonl
-        code=0; \"$@\" || code=$?
-        cp disk/events.jsonl carried
-        exit $code";
-    let seed = format!("{}\n", " ".repeat(DISK_BYTES - room - 1));
-    trial.place.file("seed", &seed);
-    fs::create_dir(trial.place.path().join("disk")).unwrap();
-    let run = trial.place.cellos(&[
-        "run",
-        "--id",
-        &trial.id,
-        "--run-id",
-        &trial.id,
-        "--events",
-        "disk/events.jsonl",
-        "--",
-        "/bin/sh",
-        "-c",
-        script,
-        &trial.marker,
-    ]);
-    let output = as_own_root(ON_DISK, &run);
-    let carried = fs::read_to_string(trial.place.path().join("carried")).unwrap();
-    let written = carried.strip_prefix(&seed).unwrap();
-    (output, EventLog::parse(written))
+/// `cellos run` of a script, in a process whose files have no room beyond so many bytes.
+fn run_with_files_up_to(trial: &Trial, bytes: usize, script: &str) -> Output {
+    let limit = format!("--fsize={bytes}");
+    let ignoring = r#"trap '' XFSZ; exec "$@""#;
+    let wrapper = ["/bin/sh", "-c", ignoring, "sh", "prlimit", &limit];
+    behind(&wrapper, &trial.shell(&[], script))
+        .output()
+        .unwrap()
 }
 
-/// Whichever event is the first that does not fit: the run fails, a command whose start could not
-/// be put on record does not run on, and the cell is gone.
+/// Runs a cell to its end, so that its log has whole lines; gives their sizes.
+fn filled(trial: &Trial) -> Vec<usize> {
+    let before = trial.place.cellos(&[
+        "run",
+        "--run-id",
+        "before",
+        "--events",
+        trial.place.events().to_str().unwrap(),
+        "--",
+        "/bin/echo",
+        "ran",
+    ]);
+    let output = { before }.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let log = fs::read_to_string(trial.place.events()).unwrap();
+    log.lines().map(|line| line.len() + 1).collect()
+}
+
+/// Whatever is the first that does not fit: the run fails, a command whose start could not be put
+/// on record does not run on, and the cell is gone.
 #[test]
 fn a_disk_that_fills_fails_the_run_at_any_event() {
     require!("userns");
-    let measured = Trial::new();
-    let (output, log) = run_with_room_for(&measured, DISK_BYTES - 100, "echo ran");
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert_eq!(log.types(), WHOLE_RUN);
-    let carried = fs::read_to_string(measured.place.path().join("carried")).unwrap();
-    let sizes: Vec<usize> = carried.lines().skip(1).map(|line| line.len() + 1).collect();
-    let spawned = WHOLE_RUN
-        .iter()
-        .position(|name| name.ends_with("process_spawned"))
-        .unwrap();
-
-    for fit in 0..WHOLE_RUN.len() {
+    // The events that are written together.
+    let groups: [&[&str]; 5] = [
+        &WHOLE_RUN[..3],
+        &WHOLE_RUN[3..5],
+        &WHOLE_RUN[5..6],
+        &WHOLE_RUN[6..7],
+        &WHOLE_RUN[7..],
+    ];
+    let mut fit = 0;
+    for group in groups {
         let trial = Trial::new();
+        let before = filled(&trial);
+        let measured = Trial::new();
+        filled(&measured);
+        measured.run(&[], "echo ran", &Ends::exited(0));
+        let log = fs::read_to_string(measured.place.events()).unwrap();
+        let sizes: Vec<usize> = log
+            .lines()
+            .skip(before.len())
+            .map(|line| line.len() + 1)
+            .collect();
         let room = sizes.iter().take(fit).sum::<usize>() + SLACK_BYTES;
         let begun = Instant::now();
-        let script = if fit == spawned {
+        let spawned = WHOLE_RUN[fit].ends_with("process_spawned");
+        let script = match spawned {
             // It would go on for more than a minute.
-            r#"echo ran; exec sleep "$0""#
-        } else {
-            "echo ran"
+            true => r#"echo ran; exec sleep "$0""#,
+            false => "echo ran",
         };
-        let (output, log) = run_with_room_for(&trial, room, script);
+        let bytes = before.iter().sum::<usize>() + room;
+        let output = run_with_files_up_to(&trial, bytes, script);
         assert_eq!(output.status.code(), Some(125), "{fit}: {output:?}");
-        let missing = WHOLE_RUN[fit];
+        let missing = group.last().unwrap();
         assert_one_error(
             &output,
             Some(&format!(
                 "event dev.cellos.events.{missing}: event sink: sink full: "
             )),
         );
-        assert_eq!(log.types(), WHOLE_RUN[..fit], "{output:?}");
-        if fit < spawned {
+        assert_eq!(trial.run_log().types(), WHOLE_RUN[..fit], "{output:?}");
+        if fit < WHOLE_RUN.len() - 5 {
             assert!(output.stdout.is_empty(), "{fit}: {output:?}");
         }
         assert!(begun.elapsed() < Duration::from_secs(10), "{fit}");
@@ -236,10 +240,12 @@ fn a_disk_that_fills_fails_the_run_at_any_event() {
         let reap = trial.place.cellos(&["reap", "--json"]).output().unwrap();
         let report: Value = serde_json::from_slice(&reap.stdout).unwrap();
         assert_eq!(report["reaped"][0]["finalEvent"], "written", "{report}");
-        let log = EventLog::read(trial.place.path().join("disk/events.jsonl"));
+        let log = trial.run_log();
         let detail = log.data("destroyed")["reasonDetail"].as_str().unwrap();
         assert!(detail.contains("sink full"), "{detail}");
+        assert_eq!(log.data("destroyed")["residue"]["found"], json!([]));
         trial.assert_nothing_left();
+        fit += group.len();
     }
 }
 

@@ -86,8 +86,9 @@ fn a_killed_supervisor_takes_its_cell_along_and_is_reaped_once() {
     assert_eq!(records(&trial.place), [format!("{}.json", trial.id)]);
 
     // What a crash in the middle of a line leaves.
-    let before = fs::read_to_string(trial.place.events()).unwrap();
-    let torn = r#"{"specversion":"1.0","id":"to"#;
+    let before = trial.log();
+    let whole = fs::read_to_string(trial.place.events()).unwrap();
+    let torn = r#"{"entry":{"event":{"specversion":"1.0","id":"to"#;
     let mut file = fs::OpenOptions::new()
         .append(true)
         .open(trial.place.events())
@@ -98,18 +99,20 @@ fn a_killed_supervisor_takes_its_cell_along_and_is_reaped_once() {
     assert_eq!(report["reaped"][0]["finalEvent"], "written", "{report}");
 
     let after = fs::read_to_string(trial.place.events()).unwrap();
-    let added = after.strip_prefix(&before).unwrap();
-    let event = added
-        .strip_prefix(torn)
-        .unwrap()
-        .strip_prefix('\n')
-        .unwrap();
-    let log = EventLog::parse(&format!("{before}{event}"));
-    assert_eq!(log.types().last(), Some(&"cell.lifecycle.v1.destroyed"));
+    assert!(after.starts_with(&whole), "lines were changed: {after}");
+    let log = trial.log();
+    let added: Vec<&str> = log.types().split_off(before.types().len());
+    assert_eq!(
+        added,
+        ["cell.audit.v1.recovered", "cell.lifecycle.v1.destroyed"]
+    );
     let destroyed = log.data("destroyed");
     assert_eq!(destroyed["reason"], "supervisor_lost", "{destroyed}");
     assert_eq!(destroyed["endedBy"], "supervisor-lost", "{destroyed}");
     assert_eq!(destroyed["outcome"], "failed", "{destroyed}");
+    assert_eq!(destroyed["residue"]["found"], json!([]), "{destroyed}");
+    let digest = &log.data("started")["documentDigest"];
+    assert_eq!(&destroyed["documentDigest"], digest, "{destroyed}");
     trial.assert_nothing_left();
 
     let again = reap(&trial);

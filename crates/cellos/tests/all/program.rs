@@ -64,17 +64,10 @@ impl Place {
 
     /// The types of the logged events, without what they have in common.
     pub(crate) fn event_types(&self) -> Vec<String> {
-        std::fs::read_to_string(self.events())
-            .unwrap()
-            .lines()
-            .map(|line| {
-                let event: serde_json::Value = serde_json::from_str(line).unwrap();
-                event["type"]
-                    .as_str()
-                    .unwrap()
-                    .trim_start_matches("dev.cellos.events.")
-                    .to_owned()
-            })
+        cellos_testkit::EventLog::read(self.events())
+            .types()
+            .into_iter()
+            .map(str::to_owned)
             .collect()
     }
 }

@@ -147,7 +147,7 @@ fn broken_and_bottomless_documents_are_refused_with_their_place() {
             "{file}: {} bytes of text",
             stderr.len()
         );
-        assert!(!place.path().join("state/events").exists(), "{file}");
+        assert!(!place.path().join("state/log").exists(), "{file}");
     }
 }
 

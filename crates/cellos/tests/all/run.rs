@@ -2,6 +2,7 @@
 
 use std::process::Output;
 
+use cellos_testkit::EventLog;
 use serde_json::Value;
 
 use crate::program::{Place, regex_escape, snapshot, with_input};
@@ -195,7 +196,8 @@ fn without_a_file_the_log_is_in_the_state_folder() {
         .output()
         .unwrap();
     assert!(output.status.success());
-    assert!(place.path().join("state/events/r7.jsonl").exists());
+    let log = EventLog::read(place.path().join("state/log/events.jsonl"));
+    assert_eq!(log.data("destroyed")["runId"], "r7");
 }
 
 #[test]

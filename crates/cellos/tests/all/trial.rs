@@ -30,6 +30,9 @@ pub(crate) const WHOLE_RUN: [&str; 10] = [
     "cell.lifecycle.v1.destroyed",
 ];
 
+/// The events of a run whose cell could not be created, in order.
+pub(crate) const NO_CELL: [&str; 2] = ["cell.admission.v1.allowed", "cell.lifecycle.v1.failed"];
+
 /// Longest time that anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// A killed process is collected within this time.
@@ -164,12 +167,17 @@ impl Trial {
         EventLog::read(self.place.events())
     }
 
+    /// The events of this run, where others are in the same log.
+    pub(crate) fn run_log(&self) -> EventLog {
+        self.log().of_run(&self.id)
+    }
+
     /// The exit code, the one error, the order and labels of the events, and that nothing is left.
     #[track_caller]
     pub(crate) fn check(&self, output: &Output, ends: &Ends) {
         assert_eq!(output.status.code(), Some(ends.code), "{output:?}");
         assert_one_error(output, ends.error.as_deref());
-        let log = self.log();
+        let log = self.run_log();
         assert_eq!(log.types(), WHOLE_RUN);
         let destroyed = log.data("lifecycle.v1.destroyed");
         assert_eq!(destroyed["endedBy"], ends.by, "{destroyed}");
