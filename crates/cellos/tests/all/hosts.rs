@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     program::cellos_program,
-    trial::{NO_CELL, Trial, WHOLE_RUN, assert_one_error, behind, records},
+    trial::{Ends, NO_CELL, Trial, WHOLE_RUN, assert_one_error, behind, records},
 };
 
 /// A user namespace in which the caller is root.

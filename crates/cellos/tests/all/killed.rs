@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use cellos_testkit::{Ability, EventLog, require};
+use cellos_testkit::{Ability, require};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
