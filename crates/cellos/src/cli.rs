@@ -6,6 +6,7 @@ use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{attest, completions, doctor, man, reap, run, schema, validate, version, vm},
+    commands::{completions, doctor, keys, man, reap, run, schema, validate, version, vm},
     compose::PreparedBackend,
     exit::Exit,
     failure::Failure,
@@ -38,6 +39,7 @@ enum Command {
     Schema(schema::SchemaArgs),
     Attest(Box<attest::AttestArgs>),
     Reap(reap::ReapArgs),
+    Keys(keys::KeysArgs),
     Vm(vm::VmArgs),
     Version(version::VersionArgs),
     Completions(completions::CompletionsArgs),
@@ -72,6 +74,7 @@ fn dispatch(command: Command, begun: Option<PreparedBackend>) -> Result<Exit, Fa
         Command::Schema(args) => schema::run(&args),
         Command::Attest(args) => attest::run(&args),
         Command::Reap(args) => reap::run(&args),
+        Command::Keys(args) => keys::run(&args),
         Command::Vm(args) => vm::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),

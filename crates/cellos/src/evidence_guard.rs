@@ -52,6 +52,45 @@ pub(crate) fn check(
     Ok(())
 }
 
+/// A cell could read a private key.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "spec.authority.filesystem.mounts[{index}]: {source_path:?} would show the cell the signing keys in \
+     {}; mount less of it, or keep the keys elsewhere",
+    place.display()
+)]
+pub(crate) struct KeysInReach {
+    index: usize,
+    source_path: String,
+    place: PathBuf,
+}
+
+/// Refuses a document with a mount, writable or not, that holds or lies in one of these places.
+/// Places that do not exist are in nobody's reach.
+pub(crate) fn keep_private(
+    document: &ExecutionCellDocument,
+    places: &[PathBuf],
+) -> Result<(), KeysInReach> {
+    let filesystem = document.spec.authority.filesystem.as_ref();
+    let mounts = filesystem.map_or(&[][..], |filesystem| &filesystem.mounts);
+    for (index, mount) in mounts.iter().enumerate() {
+        let source = Path::new(&mount.source);
+        for place in places {
+            let Ok(real) = place.canonicalize() else {
+                continue;
+            };
+            if real.starts_with(source) || source.starts_with(&real) {
+                return Err(KeysInReach {
+                    index,
+                    source_path: mount.source.clone(),
+                    place: place.clone(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The path without links, or as it is where it cannot be resolved.
 fn resolved(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
@@ -74,6 +113,26 @@ mod tests {
             },
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn keys_are_not_even_shown() {
+        let place = tempfile::tempdir().unwrap();
+        let place = place.path().canonicalize().unwrap();
+        let (keys, work) = (place.join("keys"), place.join("work"));
+        for folder in [&keys, &work] {
+            std::fs::create_dir(folder).unwrap();
+        }
+        let link = place.join("link");
+        std::os::unix::fs::symlink(&keys, &link).unwrap();
+        let places = [link, place.join("absent")];
+        for access in ["ro", "rw"] {
+            let shown = |source: &Path| keep_private(&document(source, access), &places).is_err();
+            assert!(!shown(&work));
+            assert!(shown(&place));
+            assert!(shown(&keys));
+            assert!(shown(&keys.join("a.key")));
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod evidence_guard;
 pub mod exit;
 mod failure;
 mod intake;
+mod keys;
 mod leftovers;
 mod logging;
 mod machines;

@@ -55,6 +55,13 @@ impl SoftwareSigner {
         }
     }
 
+    /// The same key under another id.
+    #[must_use]
+    pub fn named(mut self, kid: impl Into<String>) -> Self {
+        self.kid = kid.into();
+        self
+    }
+
     /// Makes a signer from a seed in base64url, with or without padding.
     ///
     /// # Errors

@@ -8,7 +8,9 @@ mod read;
 
 use std::{collections::BTreeMap, fmt};
 
-use cellos_core::signing::{TrustAnchorPublicKey, TrustVerifyKeys};
+use cellos_core::signing::{
+    KeysetDocumentError, KeysetEntry, TrustAnchorPublicKey, TrustVerifyKeys,
+};
 use jiff::Timestamp;
 
 pub use error::KeysetError;
@@ -128,6 +130,22 @@ impl KeysetKey {
             (_, Some(not_after)) if not_after < at => Err(KeyFault::Expired { not_after }),
             _ => Ok(()),
         }
+    }
+}
+
+impl TryFrom<&KeysetEntry> for KeysetKey {
+    type Error = KeysetDocumentError;
+
+    fn try_from(entry: &KeysetEntry) -> Result<Self, KeysetDocumentError> {
+        Ok(Self {
+            public: entry.public()?,
+            not_before: entry.not_before,
+            not_after: entry.not_after,
+            revoked: entry.revoked_at.map(|at| Revocation {
+                at,
+                reason: entry.revocation_reason.clone().unwrap_or_default(),
+            }),
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, de::IgnoredAny};
 
 use super::{
     Keyset, KeysetError, KeysetKey, MAX_ENVELOPE_SIGNATURES, MAX_KEYSET_BYTES,
-    MAX_KEYSET_ENVELOPES, Published, Revocation, Trust,
+    MAX_KEYSET_ENVELOPES, Published, Trust,
 };
 
 impl Keyset {
@@ -252,20 +252,9 @@ fn keys(index: usize, document: &KeysetDocumentV1) -> Result<Keyset, KeysetError
     document
         .keys
         .iter()
-        .map(|entry| {
-            let public = entry
-                .public()
-                .map_err(|source| KeysetError::Document { index, source })?;
-            let key = KeysetKey {
-                public,
-                not_before: entry.not_before,
-                not_after: entry.not_after,
-                revoked: entry.revoked_at.map(|at| Revocation {
-                    at,
-                    reason: entry.revocation_reason.clone().unwrap_or_default(),
-                }),
-            };
-            Ok((entry.kid.clone(), key))
+        .map(|entry| match KeysetKey::try_from(entry) {
+            Ok(key) => Ok((entry.kid.clone(), key)),
+            Err(source) => Err(KeysetError::Document { index, source }),
         })
         .collect()
 }

@@ -3,6 +3,7 @@
 pub(crate) mod attest;
 pub(crate) mod completions;
 pub(crate) mod doctor;
+pub(crate) mod keys;
 pub(crate) mod man;
 pub(crate) mod reap;
 pub(crate) mod run;

@@ -270,12 +270,28 @@ impl Reader<'_> {
 
     fn signing(&mut self) -> Option<SigningKey> {
         const NAME: &str = "CELLOS_EVENT_SIGNING";
-        let algorithm = match self.text(NAME).as_deref() {
-            None | Some("off") => return None,
-            Some("ed25519") => SigningAlgorithm::Ed25519,
-            Some("hmac" | "hmac-sha256") => SigningAlgorithm::HmacSha256,
-            Some(other) => {
-                self.bad(NAME, other, "off, ed25519, hmac or hmac-sha256");
+        let Some(text) = self.text(NAME) else {
+            // Whoever gives a key means it to be used.
+            for name in [
+                "CELLOS_EVENT_SIGNING_KID",
+                "CELLOS_EVENT_SIGNING_KEY_BASE64",
+            ] {
+                if self.text(name).is_some() {
+                    self.errors.push(ConfigError::Missing {
+                        name: NAME,
+                        why: "there is a signing key, and nothing says how it signs, or `off`",
+                    });
+                    break;
+                }
+            }
+            return None;
+        };
+        let algorithm = match text.to_ascii_lowercase().as_str() {
+            "off" => return None,
+            "ed25519" => SigningAlgorithm::Ed25519,
+            "hmac" | "hmac-sha256" => SigningAlgorithm::HmacSha256,
+            _ => {
+                self.bad(NAME, &text, "off, ed25519, hmac or hmac-sha256");
                 return None;
             }
         };
@@ -414,6 +430,12 @@ impl Config {
                 "the ceiling's signature is verified with it",
             );
         }
+        if self.profile == Profile::Hardened && self.signing.is_none() {
+            missing(
+                "CELLOS_EVENT_SIGNING",
+                "the hardened profile signs its events",
+            );
+        }
         if self.profile == Profile::Airgapped {
             if self.signing.is_none() {
                 missing(
@@ -424,6 +446,12 @@ impl Config {
             reader.errors.push(ConfigError::Refused {
                 name: "CELLOS_DEPLOYMENT_PROFILE=airgapped".into(),
                 why: "its events are spooled, and this build has no spool",
+            });
+        }
+        if reader.switch("CELLOS_REQUIRE_SIGNING", false) && self.signing.is_none() {
+            reader.errors.push(ConfigError::Missing {
+                name: "CELLOS_EVENT_SIGNING",
+                why: "CELLOS_REQUIRE_SIGNING is on",
             });
         }
         if reader.switch("CELLOS_REQUIRE_TRUST_VERIFY_KEYS", false) && self.trust_keys.is_none() {
@@ -663,6 +691,38 @@ mod tests {
         let key = config.signing.unwrap();
         assert_eq!(key.algorithm, SigningAlgorithm::HmacSha256);
         assert!(!format!("{key:?}").contains("c2VjcmV0"));
+    }
+
+    #[test]
+    fn signing_is_demanded_by_the_hardened_profile_and_by_name() {
+        let hardened = error_text(config(&[("CELLOS_DEPLOYMENT_PROFILE", "hardened")]));
+        assert!(
+            hardened.contains("CELLOS_EVENT_SIGNING is missing: the hardened profile signs"),
+            "{hardened}"
+        );
+        let demanded = ("CELLOS_REQUIRE_SIGNING", "1");
+        for more in [
+            &[demanded][..],
+            &[demanded, ("CELLOS_EVENT_SIGNING", "off")],
+        ] {
+            let text = error_text(portable(more));
+            assert!(text.contains("CELLOS_REQUIRE_SIGNING is on"), "{text}");
+        }
+        portable(&[
+            demanded,
+            ("CELLOS_EVENT_SIGNING", "ED25519"),
+            ("CELLOS_EVENT_SIGNING_KID", "k"),
+            ("CELLOS_EVENT_SIGNING_KEY_BASE64", "c2VjcmV0"),
+        ])
+        .unwrap();
+    }
+
+    #[test]
+    fn a_key_without_a_word_on_signing_is_no_silence() {
+        let key = ("CELLOS_EVENT_SIGNING_KEY_BASE64", "c2VjcmV0");
+        let text = error_text(portable(&[key, ("CELLOS_STRICT_CONFIG", "0")]));
+        assert!(text.contains("CELLOS_EVENT_SIGNING is missing"), "{text}");
+        portable(&[key, ("CELLOS_EVENT_SIGNING", "off")]).unwrap();
     }
 
     #[test]

@@ -187,6 +187,15 @@ pub(crate) const VARIABLES: &[Variable] = &[
         "CELLOS_SPOOL_DIR",
         RefusedWhenSet("events would not be spooled"),
     ),
+    variable("CELLOS_KEY_DIR", NoEffect("read by `cellos` only")),
+    variable(
+        "CELLOS_SIGNING_KEY",
+        RefusedWhenSet("events are signed with CELLOS_EVENT_SIGNING_KEY_BASE64"),
+    ),
+    variable(
+        "CELLOS_REQUIRE_SIGNING",
+        Used("refuses to run without CELLOS_EVENT_SIGNING"),
+    ),
     variable(
         "CELLOS_PKCS11_*",
         RefusedWhenSet("events would not be signed by the token"),

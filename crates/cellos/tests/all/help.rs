@@ -12,6 +12,7 @@ fn every_command_has_a_help_text() {
         "doctor",
         "schema",
         "reap",
+        "keys",
         "version",
         "completions",
         "man",

@@ -16,6 +16,7 @@ mod ends;
 mod examples;
 mod help;
 mod hosts;
+mod keys;
 mod killed;
 mod limits;
 #[cfg(target_arch = "x86_64")]

@@ -54,6 +54,7 @@ impl Place {
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("CELLOS_STATE_DIR", self.path().join("state"))
+            .env("CELLOS_KEY_DIR", self.path().join("keys"))
             .stdin(Stdio::null());
         command
     }

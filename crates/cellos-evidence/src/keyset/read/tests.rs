@@ -3,7 +3,7 @@ use cellos_core::signing::{
 };
 
 use super::*;
-use crate::keyset::KeyFault;
+use crate::keyset::{KeyFault, Revocation};
 
 fn signer(kid: &str) -> SoftwareSigner {
     let mut seed = [9; 32];

@@ -32,6 +32,7 @@ use crate::{
     exit::Exit,
     failure::Failure,
     intake::Intake,
+    keys::{self, SigningOptions},
     say, state_dir,
     stream_state::StreamState,
 };
@@ -68,6 +69,8 @@ pub(crate) struct RunArgs {
     /// which waits for the disk at every change of phase
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = Survives::Machine)]
     durability: Survives,
+    #[command(flatten)]
+    signing: SigningOptions,
     /// Blank these fields in the events: names with commas between, or `defaults`
     #[arg(long, value_name = "LIST")]
     redact: Option<String>,
@@ -236,6 +239,7 @@ fn run_with_id(
         intake.report_warnings();
     }
     let raw_spec_sha256 = intake.sha256()?;
+    let signer = keys::configured(&args.signing)?;
 
     let backend = match begun {
         Some(begun) if begun.name() == args.backend => begun,
@@ -254,7 +258,7 @@ fn run_with_id(
         &events_file,
         args.durability.into(),
         args.redact.as_deref(),
-        None,
+        signer,
     )?;
     let attesting = Attesting::prepare(&args, &intake)?;
     // Whatever is before this is of earlier runs.
@@ -278,7 +282,11 @@ fn run_with_id(
                 return Err(Failure::refused(refusal));
             }
         };
-        if let Err(error) = evidence_guard::check(admitted.document(), &events_file, state.root()) {
+        let document = admitted.document();
+        let guarded = evidence_guard::check(document, &events_file, state.root()).and_then(|()| {
+            evidence_guard::keep_private(document, &keys::private_places(&args.signing))
+        });
+        if let Err(error) = guarded {
             let problems = vec![error.to_string()];
             verdict.record_refusal(problems, &subject, &*events).await;
             return Err(Failure::document(error));

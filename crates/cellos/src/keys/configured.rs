@@ -1,0 +1,242 @@
+//! Which key signs the events, if any.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use cellos_core::signing::{KeysetDocumentError, KeysetDocumentV1, Signer, SoftwareSigner};
+use cellos_evidence::keyset::{KeyFault, KeysetKey};
+use jiff::Timestamp;
+
+use super::{
+    folder::{FolderError, KeyFolder},
+    private::{self, PrivateError},
+};
+use crate::{failure::Failure, units::switch};
+
+/// Names the key.
+const KEY_VARIABLE: &str = "CELLOS_SIGNING_KEY";
+/// Demands one.
+const REQUIRE_VARIABLE: &str = "CELLOS_REQUIRE_SIGNING";
+
+/// Who signs the events of a command.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct SigningOptions {
+    /// Sign the events with this key: a file, or the name of a key in the key folder [default:
+    /// CELLOS_SIGNING_KEY, else the current key of the key folder, if there is one]
+    #[arg(long, value_name = "KEY", conflicts_with = "no_signing")]
+    signing_key: Option<OsString>,
+    /// Sign nothing, although there is a key
+    #[arg(long)]
+    no_signing: bool,
+    /// Refuse to start when nothing would be signed; also CELLOS_REQUIRE_SIGNING=1
+    #[arg(long, conflicts_with = "no_signing")]
+    require_signing: bool,
+    /// Key folder [default: CELLOS_KEY_DIR, else /etc/cellos/keys for root, $XDG_CONFIG_HOME/cellos/keys for others]
+    #[arg(long, value_name = "DIR")]
+    key_dir: Option<PathBuf>,
+}
+
+/// Why nothing can be signed.
+#[derive(Debug, thiserror::Error)]
+enum SigningError {
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error(transparent)]
+    Private(#[from] PrivateError),
+    #[error("{REQUIRE_VARIABLE} is {value:?}, a switch is 1, true, yes, on or 0, false, no, off")]
+    Switch { value: String },
+    #[error("signing is required, and there is no key")]
+    Required,
+    #[error("signing is required by {REQUIRE_VARIABLE}, and --no-signing forbids it")]
+    RequiredAndForbidden,
+    #[error("{key:?} is neither a file (which has a / in it) nor the name of a key")]
+    NotAName { key: OsString },
+    #[error("key file {}: its name without .key is the name of the key, and is none", path.display())]
+    NamelessFile { path: PathBuf },
+    #[error("key {kid:?} is not in {}, so that nobody could check its signatures", keyset.display())]
+    Unpublished { kid: String, keyset: PathBuf },
+    #[error("key {kid:?} is another one than {} publishes", keyset.display())]
+    OtherKey { kid: String, keyset: PathBuf },
+    #[error("{}: {source}", keyset.display())]
+    Document {
+        keyset: PathBuf,
+        source: KeysetDocumentError,
+    },
+    #[error("key {kid:?} cannot sign now: {fault}")]
+    Invalid { kid: String, fault: KeyFault },
+}
+
+impl SigningError {
+    fn failure(self) -> Failure {
+        let hint = match &self {
+            Self::Required => Some("cellos keys generate makes one"),
+            Self::Invalid {
+                fault: KeyFault::Expired { .. },
+                ..
+            } => Some("cellos keys rotate makes the next one"),
+            Self::Invalid { .. } | Self::Unpublished { .. } => {
+                Some("cellos keys show lists the keys that can sign")
+            }
+            Self::NotAName { .. } => Some("a file in this folder is ./NAME"),
+            Self::Folder(FolderError::NoSuchKey { .. }) => {
+                Some("cellos keys show lists them; a file in this folder is ./NAME")
+            }
+            _ => None,
+        };
+        let failure = Failure::call(self);
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+/// The signer that a command was given, or that this host has. `None` where nothing is to be
+/// signed.
+///
+/// Nothing is created, and no other process asked: a run pays for reading three small files.
+pub(crate) fn configured(options: &SigningOptions) -> Result<Option<Arc<dyn Signer>>, Failure> {
+    find(options, |name| std::env::var_os(name)).map_err(SigningError::failure)
+}
+
+/// What no cell may reach: the key folder, and the file of a key that is named.
+pub(crate) fn private_places(options: &SigningOptions) -> Vec<PathBuf> {
+    let folder = KeyFolder::of_this_process(options.key_dir.as_deref())
+        .ok()
+        .map(|folder| folder.path().to_owned());
+    let file = match key(options, |name| std::env::var_os(name)) {
+        Some(Key::File(path)) => Some(path),
+        _ => None,
+    };
+    [folder, file].into_iter().flatten().collect()
+}
+
+/// How a key is named.
+enum Key {
+    File(PathBuf),
+    Named(OsString),
+}
+
+fn key(options: &SigningOptions, environment: impl Fn(&str) -> Option<OsString>) -> Option<Key> {
+    let text = options
+        .signing_key
+        .clone()
+        .or_else(|| environment(KEY_VARIABLE))
+        .filter(|text| !text.is_empty())?;
+    Some(match text.as_encoded_bytes().contains(&b'/') {
+        true => Key::File(text.into()),
+        false => Key::Named(text),
+    })
+}
+
+fn find(
+    options: &SigningOptions,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Option<Arc<dyn Signer>>, SigningError> {
+    let required = options.require_signing || required_by(&environment)?;
+    if options.no_signing {
+        return match required {
+            true => Err(SigningError::RequiredAndForbidden),
+            false => Ok(None),
+        };
+    }
+    let uid = rustix::process::geteuid().as_raw();
+    let folder = || KeyFolder::locate(options.key_dir.as_deref(), &environment, uid);
+    let signer = match key(options, &environment) {
+        Some(Key::File(path)) => Some(from_file(&path)?),
+        Some(Key::Named(name)) => Some(from_folder(&folder()?, &name)?),
+        None => match folder() {
+            Ok(folder) => current_of(&folder)?,
+            Err(FolderError::Nowhere) => None,
+            Err(error) => return Err(error.into()),
+        },
+    };
+    match signer {
+        Some(signer) => Ok(Some(Arc::new(signer))),
+        None if required => Err(SigningError::Required),
+        None => Ok(None),
+    }
+}
+
+fn required_by(environment: impl Fn(&str) -> Option<OsString>) -> Result<bool, SigningError> {
+    let Some(value) = environment(REQUIRE_VARIABLE) else {
+        return Ok(false);
+    };
+    let value = value.to_string_lossy();
+    switch(&value).ok_or_else(|| SigningError::Switch {
+        value: value.into_owned(),
+    })
+}
+
+/// `<folder>/<name>.key`: its name is the key's, and a keyset beside it has to have it.
+fn from_file(path: &Path) -> Result<SoftwareSigner, SigningError> {
+    let kid = path
+        .file_stem()
+        .and_then(|stem| stem.to_str())
+        .filter(|stem| cellos_core::admission::is_portable_id(stem))
+        .ok_or_else(|| SigningError::NamelessFile {
+            path: path.to_owned(),
+        })?;
+    let signer = private::read_key(path, |_| kid.to_owned())?;
+    let beside = KeyFolder::at(path.parent().unwrap_or(Path::new("")));
+    if let Some(document) = beside.newest()? {
+        judge(&signer, &document, &beside)?;
+    }
+    Ok(signer)
+}
+
+fn from_folder(folder: &KeyFolder, name: &OsString) -> Result<SoftwareSigner, SigningError> {
+    let kid = name
+        .to_str()
+        .ok_or_else(|| SigningError::NotAName { key: name.clone() })?;
+    folder.exists()?;
+    let signer = folder.signer(kid)?;
+    if let Some(document) = folder.newest()? {
+        judge(&signer, &document, folder)?;
+    }
+    Ok(signer)
+}
+
+fn current_of(folder: &KeyFolder) -> Result<Option<SoftwareSigner>, SigningError> {
+    if !folder.exists()? {
+        return Ok(None);
+    }
+    match folder.current()? {
+        Some(kid) => from_folder(folder, &kid.into()).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Refuses a key whose signatures would not count.
+fn judge(
+    signer: &SoftwareSigner,
+    document: &KeysetDocumentV1,
+    folder: &KeyFolder,
+) -> Result<(), SigningError> {
+    let kid = || signer.kid().to_owned();
+    let keyset = || folder.keyset_path();
+    let Some(entry) = document.keys.iter().find(|key| key.kid == signer.kid()) else {
+        return Err(SigningError::Unpublished {
+            kid: kid(),
+            keyset: keyset(),
+        });
+    };
+    let own = URL_SAFE_NO_PAD.encode(signer.verifying_key().as_bytes());
+    if entry.public_key.trim_end_matches('=') != own {
+        return Err(SigningError::OtherKey {
+            kid: kid(),
+            keyset: keyset(),
+        });
+    }
+    KeysetKey::try_from(entry)
+        .map_err(|source| SigningError::Document {
+            keyset: keyset(),
+            source,
+        })?
+        .judge(Timestamp::now())
+        .map_err(|fault| SigningError::Invalid { kid: kid(), fault })
+}

@@ -1,0 +1,11 @@
+//! Private keys of this host: files that nobody else can read, the folder they lie in, and the
+//! keyset that their public halves are published in.
+
+mod configured;
+mod folder;
+pub(crate) mod private;
+mod publish;
+
+pub(crate) use configured::{SigningOptions, configured, private_places};
+pub(crate) use folder::{FolderError, KeyFolder};
+pub(crate) use publish::{KeysError, NewKey, generate, revoke, rotate};
