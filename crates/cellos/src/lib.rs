@@ -21,6 +21,7 @@ mod leftovers;
 mod logging;
 mod machines;
 mod run_logs;
+mod runs;
 mod say;
 mod signals;
 mod signing;

@@ -57,6 +57,27 @@ pub(crate) fn harmless(text: &str) -> String {
     shown
 }
 
+/// The same in one line.
+pub(crate) fn one_line(text: &str) -> String {
+    harmless(&text.replace(['\n', '\r'], " "))
+}
+
+/// JSON that a terminal only shows: in strings, and elsewhere they are not in JSON, characters
+/// that are not shown are written as escapes.
+pub(crate) fn harmless_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character.is_ascii() || character.escape_debug().len() == 1 {
+            shown.push(character);
+        } else {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                shown.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    shown
+}
+
 /// Writes as it is, with colour. Where standard error takes nothing there is nobody to tell, and
 /// what the program comes to does not change.
 pub(crate) fn write(text: fmt::Arguments<'_>) {
@@ -65,7 +86,18 @@ pub(crate) fn write(text: fmt::Arguments<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use super::harmless;
+    use super::{harmless, harmless_json};
+
+    #[test]
+    fn json_says_the_same_and_cannot_steer_a_terminal() {
+        let value = serde_json::json!({"é\u{9b}2J": "\u{202e}x\u{1b}\u{e0001} 日本"});
+        let shown = harmless_json(&serde_json::to_string(&value).unwrap());
+        assert_eq!(shown, r#"{"é\u009b2J":"\u202ex\u001b\udb40\udc01 日本"}"#);
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&shown).unwrap(),
+            value
+        );
+    }
 
     #[test]
     fn what_others_wrote_cannot_steer_a_terminal() {

@@ -8,8 +8,8 @@ use super::{
     view::{
         Artifact, CommandView, CorrelationView, Declared, EgressRule, EndKind, EndView, EventRef,
         ExportView, FlowLayer, FlowView, IdentityStage, IdentityView, Kept, LimitView, Limits,
-        MAX_KEPT, MAX_TEXT_BYTES, MachineView, Mount, Phase, PlacementView, PostureView, RunView,
-        UsageView, cut_to, micros_between,
+        MAX_KEPT, MAX_TEXT_BYTES, MAX_TEXTS, MachineView, Mount, Phase, PlacementView, PostureView,
+        RunView, UsageView, cut_to, micros_between,
     },
 };
 use crate::{
@@ -59,11 +59,8 @@ pub(super) fn event(
     match step {
         Step::Scope => view.egress_rule_count = data.egress_rule_count,
         Step::Started => started(view, &mut event),
-        Step::Posture => posture(view, &event),
-        Step::Spawned => {
-            view.program = kept(view, data.program.as_deref());
-            view.program_observed = data.observed;
-        }
+        Step::Posture => posture(view, &mut event),
+        Step::Spawned => spawned(view, &mut event),
         Step::Completed => completed(view, &mut event),
         Step::Touched => touched(view, &mut event),
         Step::Exported | Step::ExportedOld | Step::ExportFailed => {
@@ -77,7 +74,7 @@ pub(super) fn event(
             identity(view, step, &mut event);
         }
         Step::Flow | Step::Name | Step::Query => flow(view, step, &mut event),
-        Step::Resolution => resolution(view, &event),
+        Step::Resolution => resolution(view, &mut event),
         Step::Destroyed | Step::Failed => end(view, step, &event),
         Step::ManifestFailed | Step::PoolCheckout | Step::Side | Step::Other => {}
     }
@@ -239,7 +236,7 @@ fn reach(view: &mut RunView, reached: &'static str, at: Timestamp, event: &mut E
         at,
         micros,
     };
-    push(&mut view.phases, phase);
+    push(view, |view| &mut view.phases, (phase, size_of::<Phase>()));
 }
 
 fn started(view: &mut RunView, event: &mut Event<'_, '_>) {
@@ -288,35 +285,37 @@ fn declared(view: &mut RunView, facts: &DeclaredFacts<'_>) -> Declared {
         ..Declared::default()
     };
     for rule in items(facts.egress_rules.as_ref()) {
-        if view.takes(size_of::<EgressRule>()) {
-            declared.egress_rules.push(EgressRule {
-                host: view.text(rule.host.as_deref().unwrap_or_default()),
-                port: rule.port.unwrap_or_default(),
-                protocol: kept(view, rule.protocol.as_deref()),
-            });
-        }
+        let made = view.weigh(|view| EgressRule {
+            host: view.text(rule.host.as_deref().unwrap_or_default()),
+            port: rule.port.unwrap_or_default(),
+            protocol: kept(view, rule.protocol.as_deref()),
+        });
+        declare(view, &mut declared.egress_rules, made);
     }
-    declared.secret_refs = view.texts(items(facts.secret_refs.as_ref()).iter().map(|s| &**s));
+    for secret in items(facts.secret_refs.as_ref()) {
+        let made = view.weigh(|view| view.text(secret));
+        declare(view, &mut declared.secret_refs, made);
+    }
     for mount in items(facts.mounts.as_ref()) {
-        if view.takes(size_of::<Mount>()) {
-            declared.mounts.push(Mount {
-                source: view.text(mount.source.as_deref().unwrap_or_default()),
-                target: view.text(mount.target.as_deref().unwrap_or_default()),
-                access: view.text(mount.access.as_deref().unwrap_or_default()),
-            });
-        }
+        let made = view.weigh(|view| Mount {
+            source: view.text(mount.source.as_deref().unwrap_or_default()),
+            target: view.text(mount.target.as_deref().unwrap_or_default()),
+            access: view.text(mount.access.as_deref().unwrap_or_default()),
+        });
+        declare(view, &mut declared.mounts, made);
     }
     for artifact in items(facts.artifacts.as_ref()) {
-        if view.takes(size_of::<Artifact>()) {
-            declared.artifacts.push(Artifact {
-                name: view.text(artifact.name.as_deref().unwrap_or_default()),
-                path: kept(view, artifact.path.as_deref()),
-                target: kept(view, artifact.target.as_deref()),
-            });
-        }
+        let made = view.weigh(|view| Artifact {
+            name: view.text(artifact.name.as_deref().unwrap_or_default()),
+            path: kept(view, artifact.path.as_deref()),
+            target: kept(view, artifact.target.as_deref()),
+        });
+        declare(view, &mut declared.artifacts, made);
     }
-    declared.export_targets =
-        view.texts(items(facts.export_targets.as_ref()).iter().map(|t| &*t.0));
+    for target in items(facts.export_targets.as_ref()) {
+        let made = view.weigh(|view| view.text(&target.0));
+        declare(view, &mut declared.export_targets, made);
+    }
     if let Some(limits) = &facts.limits {
         declared.limits = Limits {
             memory_max_bytes: limits.memory_max_bytes,
@@ -331,7 +330,26 @@ fn declared(view: &mut RunView, facts: &DeclaredFacts<'_>) -> Declared {
     declared
 }
 
-fn posture(view: &mut RunView, event: &Event<'_, '_>) {
+fn declare<T>(view: &mut RunView, list: &mut Vec<T>, (item, size): (T, usize)) {
+    if view.takes(size) {
+        list.push(item);
+    }
+}
+
+/// Whether something that is said once about a run is said again, which is then found.
+fn is_again(view: &mut RunView, event: &mut Event<'_, '_>, before: bool) -> bool {
+    if before {
+        let detail = format!("{} stands there twice", short(&event.facts.ty));
+        view.find(event.findings, event.place, FindingKind::Malformed, detail);
+    }
+    before
+}
+
+fn posture(view: &mut RunView, event: &mut Event<'_, '_>) {
+    let is_known = view.posture.is_some();
+    if is_again(view, event, is_known) {
+        return;
+    }
     let data = event.data;
     let machine = data.machine.as_deref().map(|machine| {
         view.machine_digests.initrd = kept(view, machine.initrd_digest.as_deref());
@@ -356,18 +374,23 @@ fn posture(view: &mut RunView, event: &Event<'_, '_>) {
         cap_eff: kept(view, data.cap_eff.as_deref()),
         cap_bnd: kept(view, data.cap_bnd.as_deref()),
         host_uid: data.host_uid,
-        private_namespaces: view.texts(
-            items(data.private_namespaces.as_ref())
-                .iter()
-                .take(MAX_KEPT)
-                .map(|s| &**s),
-        ),
+        private_namespaces: view
+            .texts(items(data.private_namespaces.as_ref()).iter().map(|s| &**s)),
         no_new_privs: data.no_new_privs,
         seccomp_mode: data.seccomp_mode,
         seccomp_filters: data.seccomp_filters,
         landlock_abi: data.landlock_abi,
         machine,
     });
+}
+
+fn spawned(view: &mut RunView, event: &mut Event<'_, '_>) {
+    let is_known = view.program.is_some();
+    if is_again(view, event, is_known) {
+        return;
+    }
+    view.program = Some(view.text(event.data.program.as_deref().unwrap_or_default()));
+    view.program_observed = event.data.observed;
 }
 
 fn completed(view: &mut RunView, event: &mut Event<'_, '_>) {
@@ -385,9 +408,8 @@ fn completed(view: &mut RunView, event: &mut Event<'_, '_>) {
         missing(view, event, "exitCode");
     }
     let argv = items(data.argv.as_ref());
-    view.cut |= argv.len() > MAX_KEPT;
     view.command = Some(CommandView {
-        argv: view.texts(argv.iter().take(MAX_KEPT).map(|s| &**s)),
+        argv: view.texts(argv.iter().map(|s| &**s)),
         exit_code: data.exit_code,
         duration_ms: data.duration_ms,
         spawn_error: kept(view, data.spawn_error.as_deref()),
@@ -411,7 +433,7 @@ fn use_of(view: &mut RunView, data: &DataFacts<'_>) {
         view.limits_hit = limits
             .items
             .iter()
-            .take(MAX_KEPT)
+            .take(MAX_TEXTS)
             .map(|limit| limit_view(view, limit))
             .collect();
     }
@@ -476,14 +498,11 @@ fn exported(view: &mut RunView, step: Step, event: &mut Event<'_, '_>) {
     let Some(name) = data.artifact_name.as_deref() else {
         return missing(view, event, "artifactName");
     };
-    if !view.takes(size_of::<ExportView>()) {
-        return;
-    }
     let sha256 = data
         .sha256
         .as_deref()
         .or_else(|| receipt.and_then(|receipt| receipt.sha256.as_deref()));
-    let export = ExportView {
+    let (export, size) = view.weigh(|view| ExportView {
         name: view.text(name),
         target_kind: kept(
             view,
@@ -511,15 +530,20 @@ fn exported(view: &mut RunView, step: Step, event: &mut Event<'_, '_>) {
         failure: (step == Step::ExportFailed)
             .then(|| view.text(data.reason.as_deref().unwrap_or("no reason given"))),
         place: event.place.clone(),
-    };
+    });
     grants::check_export(view, &export, event.findings);
-    push_checked(view, |view| &mut view.exports, export, event);
+    push_checked(view, |view| &mut view.exports, (export, size), event);
 }
 
 fn summary(view: &mut RunView, event: &mut Event<'_, '_>) {
+    let is_known = view.secret_delivery_mode.is_some();
+    if is_again(view, event, is_known) {
+        return;
+    }
     let data = event.data;
     view.summary_exit_code = data.command_exit_code;
-    view.secret_delivery_mode = kept(view, data.secret_delivery_mode.as_deref());
+    let mode = data.secret_delivery_mode.as_deref().unwrap_or_default();
+    view.secret_delivery_mode = Some(view.text(mode));
     let pack = data.policy_pack_id.as_deref().map(|id| {
         let version = data.policy_pack_version.as_deref().unwrap_or("?");
         format!("{} {}", cut(id), cut(version))
@@ -546,16 +570,13 @@ fn identity(view: &mut RunView, step: Step, event: &mut Event<'_, '_>) {
     let Some(secret) = facts.and_then(|identity| identity.secret_ref.as_deref()) else {
         return missing(view, event, "identity.secretRef");
     };
-    if !view.takes(size_of::<IdentityView>()) {
-        return;
-    }
     let stage = match (step, data.operation.as_deref()) {
         (Step::Materialized, _) => IdentityStage::Materialized,
         (Step::Revoked, _) => IdentityStage::Revoked,
         (_, Some("revoke")) => IdentityStage::RevokeFailed,
         _ => IdentityStage::MaterializeFailed,
     };
-    let identity = IdentityView {
+    let (identity, size) = view.weigh(|view| IdentityView {
         secret_ref: view.text(secret),
         kind: kept(
             view,
@@ -565,9 +586,9 @@ fn identity(view: &mut RunView, step: Step, event: &mut Event<'_, '_>) {
         audience: kept(view, facts.and_then(|facts| facts.audience.as_deref())),
         stage,
         place: event.place.clone(),
-    };
+    });
     grants::check_identity(view, &identity, event.findings);
-    push_checked(view, |view| &mut view.identities, identity, event);
+    push_checked(view, |view| &mut view.identities, (identity, size), event);
 }
 
 fn flow(view: &mut RunView, step: Step, event: &mut Event<'_, '_>) {
@@ -580,11 +601,8 @@ fn flow(view: &mut RunView, step: Step, event: &mut Event<'_, '_>) {
     let Some(decision) = decision else {
         return missing(view, event, "decision");
     };
-    if !view.takes(size_of::<FlowView>()) {
-        return;
-    }
     let reason = data.reason_code.as_deref();
-    let flow = FlowView {
+    let (flow, size) = view.weigh(|view| FlowView {
         layer,
         decision: view.text(decision),
         host: kept(view, host.as_deref()),
@@ -600,22 +618,28 @@ fn flow(view: &mut RunView, step: Step, event: &mut Event<'_, '_>) {
                 Some("nft_resolver_allowlist_match" | "egress_declared_allowlist")
             ),
         place: event.place.clone(),
-    };
+    });
     grants::check_flow(view, &flow, event.findings);
-    push_checked(view, |view| &mut view.flows, flow, event);
+    push_checked(view, |view| &mut view.flows, (flow, size), event);
 }
 
-fn resolution(view: &mut RunView, event: &Event<'_, '_>) {
+fn resolution(view: &mut RunView, event: &mut Event<'_, '_>) {
     let name = event.data.fqdn.as_deref().unwrap_or_default();
-    for target in items(event.data.targets.as_ref()).iter().take(MAX_KEPT) {
-        if !view.takes(size_of::<(String, String)>()) {
-            return;
-        }
-        let pair = (
-            view.text(name),
-            view.text(target.address.as_deref().unwrap_or_default()),
+    for target in items(event.data.targets.as_ref()) {
+        let pair = view.weigh(|view| {
+            let address = target.address.as_deref().unwrap_or_default();
+            (view.text(name), view.text(address))
+        });
+        push(view, |view| &mut view.resolved, pair);
+    }
+    if !view.resolved.is_complete() {
+        let detail = "a name resolved to more addresses than are kept";
+        view.find(
+            event.findings,
+            event.place,
+            FindingKind::NotFollowed,
+            detail,
         );
-        push(&mut view.resolved, pair);
     }
 }
 
@@ -623,7 +647,7 @@ fn end(view: &mut RunView, step: Step, event: &Event<'_, '_>) {
     let data = event.data;
     let residue = data.residue.as_deref();
     let later = items(data.later_errors.as_ref());
-    let end = EndView {
+    let mut end = EndView {
         how: match step {
             Step::Failed => EndKind::NotCreated,
             _ => EndKind::Destroyed,
@@ -631,7 +655,7 @@ fn end(view: &mut RunView, step: Step, event: &Event<'_, '_>) {
         outcome: kept(view, data.outcome.as_deref()),
         reason: kept(view, data.reason.as_deref()),
         reason_detail: kept(view, data.reason_detail.as_deref()),
-        later_errors: view.texts(later.iter().take(MAX_KEPT).map(|s| &**s)),
+        later_errors: Vec::new(),
         ended_by: kept(view, data.ended_by.as_deref()),
         exit_code: data.exit_code,
         signal: data.signal,
@@ -639,29 +663,27 @@ fn end(view: &mut RunView, step: Step, event: &Event<'_, '_>) {
         residue_class: kept(view, data.residue_class.as_deref()),
         residue_looked_for: residue
             .and_then(|residue| residue.looked_for.as_ref())
-            .map(|looked_for| view.texts(looked_for.items.iter().take(MAX_KEPT).map(|s| &**s))),
+            .map(|looked_for| view.texts(looked_for.items.iter().map(|s| &**s))),
         residue_found: residue
             .and_then(|residue| residue.found.as_ref())
-            .map(|found| view.texts(found.items.iter().take(MAX_KEPT).map(|s| &**s)))
+            .map(|found| view.texts(found.items.iter().map(|s| &**s)))
             .unwrap_or_default(),
         at: event.time,
         place: event.place.clone(),
     };
+    end.later_errors = view.texts(later.iter().map(|s| &**s));
     view.end = Some(end);
     use_of(view, data);
 }
 
 fn keep_event(view: &mut RunView, event: &Event<'_, '_>) {
-    view.events.total += 1;
-    if view.events.items.len() < MAX_KEPT && view.takes(size_of::<EventRef>()) {
-        let kept = EventRef {
-            id: view.text(&event.facts.id),
-            ty: view.text(short(&event.facts.ty)),
-            time: event.time,
-            place: event.place.clone(),
-        };
-        view.events.items.push(kept);
-    }
+    let kept = view.weigh(|view| EventRef {
+        id: view.text(&event.facts.id),
+        ty: view.text(short(&event.facts.ty)),
+        time: event.time,
+        place: event.place.clone(),
+    });
+    push(view, |view| &mut view.events, kept);
 }
 
 fn missing(view: &mut RunView, event: &mut Event<'_, '_>, name: &str) {
@@ -674,14 +696,12 @@ fn missing(view: &mut RunView, event: &mut Event<'_, '_>, name: &str) {
 fn push_checked<T>(
     view: &mut RunView,
     list: fn(&mut RunView) -> &mut Kept<T>,
-    item: T,
+    item: (T, usize),
     event: &mut Event<'_, '_>,
 ) {
-    let kept = list(view);
-    push(kept, item);
-    let is_unchecked = !kept.is_complete();
-    if is_unchecked && view.started.is_none() {
-        let detail = format!("more than {MAX_KEPT} of {}", short(&event.facts.ty));
+    push(view, list, item);
+    if !list(view).is_complete() && view.started.is_none() {
+        let detail = format!("{}: more than is kept", short(&event.facts.ty));
         view.find(
             event.findings,
             event.place,
@@ -691,9 +711,13 @@ fn push_checked<T>(
     }
 }
 
-fn push<T>(list: &mut Kept<T>, item: T) {
+/// Counts an item, and keeps it where there is room.
+fn push<T>(view: &mut RunView, list: fn(&mut RunView) -> &mut Kept<T>, (item, size): (T, usize)) {
+    let has_place = list(view).items.len() < MAX_KEPT;
+    let is_kept = has_place && view.takes(size);
+    let list = list(view);
     list.total += 1;
-    if list.items.len() < MAX_KEPT {
+    if is_kept {
         list.items.push(item);
     }
 }

@@ -11,6 +11,11 @@ pub const MAX_KEPT: usize = 256;
 pub const MAX_TEXT_BYTES: usize = 1024;
 /// Most bytes of texts and items that are kept of one run.
 pub const MAX_RUN_BYTES: usize = 1024 * 1024;
+/// Bytes of those that lists of what a run used leave to what is said about the run itself: its
+/// ids, its isolation, its command and its end. Each of these is said once and is short.
+pub(super) const RESERVED_BYTES: usize = MAX_RUN_BYTES / 2;
+/// Most texts of one list in what is said about the run itself.
+pub(super) const MAX_TEXTS: usize = 64;
 
 /// A list of which the first [`MAX_KEPT`] items are kept and all are counted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -581,6 +586,12 @@ impl RunView {
         Some(micros_between(self.began()?, end))
     }
 
+    /// Whether a declared rule covers a decision about the network.
+    #[must_use]
+    pub fn covers(&self, rule: &EgressRule, flow: &FlowView) -> bool {
+        super::grants::covers(self, rule, flow)
+    }
+
     /// Adds a finding about it, to `findings` as well.
     pub fn find(
         &mut self,
@@ -618,11 +629,12 @@ impl RunView {
         kept.to_owned()
     }
 
-    /// The texts of a list, as far as they may be kept.
+    /// The first texts of a list, as far as they may be kept.
     pub(super) fn texts<'t>(&mut self, texts: impl IntoIterator<Item = &'t str>) -> Vec<String> {
         let mut kept = Vec::new();
         for text in texts {
-            if !self.takes(size_of::<String>()) {
+            if kept.len() == MAX_TEXTS {
+                self.cut = true;
                 break;
             }
             kept.push(self.text(text));
@@ -630,14 +642,23 @@ impl RunView {
         kept
     }
 
-    /// Whether so many bytes more may be kept; they are then taken.
+    /// Makes something of texts that are cut, and not yet kept; its size in bytes.
+    pub(super) fn weigh<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> (T, usize) {
+        let left = std::mem::replace(&mut self.left, MAX_RUN_BYTES);
+        let made = make(self);
+        let size = MAX_RUN_BYTES - self.left + size_of::<T>();
+        self.left = left;
+        (made, size)
+    }
+
+    /// Whether a list may take so many bytes more; they are then taken.
     pub(super) fn takes(&mut self, bytes: usize) -> bool {
         match self.left.checked_sub(bytes) {
-            Some(left) => {
+            Some(left) if left >= RESERVED_BYTES => {
                 self.left = left;
                 true
             }
-            None => {
+            _ => {
                 self.cut = true;
                 false
             }

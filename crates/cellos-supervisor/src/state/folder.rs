@@ -19,11 +19,11 @@ use rustix::fs::{CWD, RenameFlags};
 use super::record::{RECORD_FORMAT_VERSION, RunRecord};
 
 /// End of a record's name.
-const RECORD: &str = ".json";
+pub(super) const RECORD: &str = ".json";
 /// End of the name of a record that is being written; it begins with a dot, as no record does.
 const PARTIAL: &str = ".partial";
 /// Largest record that is read, in bytes; a written one has a few hundred and free labels.
-const MAX_RECORD_BYTES: u64 = 1 << 20;
+pub(super) const MAX_RECORD_BYTES: u64 = 1 << 20;
 /// Age in seconds after which a partial record is one that nobody is about to finish.
 const UNUSED_AFTER_SECONDS: i64 = 60;
 /// Longest name that stands for a run id, in bytes: what every common file system takes, less what
@@ -74,7 +74,7 @@ pub enum StateError {
 }
 
 impl StateError {
-    fn io(operation: &'static str, path: &Path, error: &io::Error) -> Self {
+    pub(super) fn io(operation: &'static str, path: &Path, error: &io::Error) -> Self {
         Self::Io {
             operation,
             path: path.to_owned(),
@@ -115,7 +115,7 @@ impl StateFolder {
         Ok(self.runs().join(format!("{name}{RECORD}")))
     }
 
-    fn runs(&self) -> PathBuf {
+    pub(super) fn runs(&self) -> PathBuf {
         self.root.join("runs")
     }
 

@@ -2,11 +2,13 @@
 //! killed one began.
 
 mod folder;
+mod list;
 mod reap;
 mod record;
 mod run_log;
 
 pub use folder::{RunLease, StateError, StateFolder, default_state_dir};
+pub use list::{KnownRun, MAX_LISTED_RECORDS, Supervised};
 pub use reap::{
     FinalEvent, LeftoverCleaner, NoLeftovers, ReapProblem, ReapReport, ReapedRun, reap,
 };
