@@ -23,6 +23,7 @@ mod limits;
 mod machines;
 mod output;
 mod program;
+mod readers;
 mod refusals;
 mod run;
 mod stopping;

@@ -57,7 +57,7 @@ fn how(run: &RunView, end: &EndView) -> String {
             format!("Signal {signal}, which CellOS did not send, ended the command{lasted}.")
         }
         (Some("deadline-ttl"), ..) => format!(
-            "The cell outlived its {} seconds to live and was ended.",
+            "The cell outlived its {} s to live and was ended.",
             seconds(run.ttl_seconds)
         ),
         (Some("deadline-timeout"), ..) => format!(

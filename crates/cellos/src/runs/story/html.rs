@@ -37,7 +37,7 @@ pub(crate) fn write(story: &Story) -> String {
         escape(&story.ending)
     );
     for section in &story.sections {
-        let _ = write!(page, "<h2>{}</h2>\n", section.title);
+        let _ = writeln!(page, "<h2>{}</h2>", section.title);
         content(&section.content, &mut page);
     }
     page.push_str("</body></html>\n");
@@ -79,7 +79,7 @@ fn content(content: &Content, page: &mut String) {
         }),
         Content::Text(lines) => {
             let lines: Vec<_> = lines.iter().map(|line| escape(line)).collect();
-            let _ = write!(page, "<p>{}</p>\n", lines.join("<br>\n"));
+            let _ = writeln!(page, "<p>{}</p>", lines.join("<br>\n"));
         }
     }
 }
@@ -88,10 +88,10 @@ fn table<T>(page: &mut String, head: &[&str], items: &[T], row: impl Fn(&T) -> S
     page.push_str("<table>\n");
     if !head.is_empty() {
         let cells: String = head.iter().map(|name| format!("<th>{name}</th>")).collect();
-        let _ = write!(page, "<tr>{cells}</tr>\n");
+        let _ = writeln!(page, "<tr>{cells}</tr>");
     }
     for item in items {
-        let _ = write!(page, "<tr>{}</tr>\n", row(item));
+        let _ = writeln!(page, "<tr>{}</tr>", row(item));
     }
     page.push_str("</table>\n");
 }

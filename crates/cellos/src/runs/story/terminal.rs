@@ -53,13 +53,13 @@ fn timeline(items: &[Moment], out: &mut impl Write) -> io::Result<()> {
     for moment in items {
         let bar = (moment.share * BAR_WIDTH).div_ceil(1000);
         let bar = "█".repeat(usize::try_from(bar).unwrap_or(0));
-        writeln!(
-            out,
+        let line = format!(
             "  {}  {:13} {:>12}  {bar}",
             moment.at.strftime("%Y-%m-%d %H:%M:%S%.3fZ"),
             moment.reached,
             show::micros(moment.micros)
-        )?;
+        );
+        writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())
 }
