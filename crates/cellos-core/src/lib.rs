@@ -17,7 +17,7 @@ pub mod ports;
 pub mod schema;
 pub mod signing;
 pub mod source;
-mod strict_json;
+pub mod strict_json;
 pub mod vm_manifest;
 
 pub use document::{ExecutionCellDocument, ExecutionCellSpec};

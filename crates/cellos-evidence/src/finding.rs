@@ -109,6 +109,8 @@ kinds! {
     CutOff = "cut_off" Error,
     /// Lines that were there have been replaced.
     TailReplaced = "tail_replaced" Error,
+    /// The head of a published chain names an earlier row than the last, as after a crash.
+    HeadBehind = "head_behind" Note,
     /// A seal does not fit its segment.
     SealBroken = "seal_broken" Error,
     /// The clock went backwards.

@@ -11,6 +11,7 @@
 //! * [`facts`]: what readers look at in an event.
 //! * [`finding`]: what a check has to say, and where.
 //! * [`projection`]: what a log says about runs.
+//! * [`verify`]: whether a log is what was written, and whether what it tells is in order.
 #![forbid(unsafe_code)]
 
 pub mod attest;
@@ -27,3 +28,4 @@ pub mod seal;
 mod signed;
 
 pub use signed::{MAX_SIGNED_BYTES, SignError};
+pub mod verify;

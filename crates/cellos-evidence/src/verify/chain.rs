@@ -1,0 +1,437 @@
+//! Checking a chained log line by line.
+
+use std::{path::PathBuf, sync::Arc};
+
+use super::{
+    canonical,
+    report::{PublishedHead, Unchecked},
+    session::{RunTag, Session, read_facts},
+    signatures::{Group, Member, Signatures},
+};
+use crate::{
+    facts::Facts,
+    finding::{FindingKind, Place},
+    line::{self, LineHash, LineSignature, MAX_LINES_PER_SIGNATURE, ParsedLine, genesis},
+    log::{LineEnd, RawLine},
+};
+
+/// How every line begins; serde alone would take the fields of a struct as an array too.
+const LINE_START: &[u8] = b"{\"entry\":{";
+
+/// Checks the lines of one log, over all of its files.
+pub(super) struct Chain<'k> {
+    log_id: Option<String>,
+    /// Number that the next line should have.
+    next: u64,
+    /// Hash that the next line should refer to; `None` after a line that could not be read.
+    prev: Option<LineHash>,
+    /// Lines since the last good one that have no number, because they could not be read.
+    unreadable: u64,
+    /// Where the numbers went on before they jumped.
+    before_jump: Option<u64>,
+    /// Lines that stand where they should not.
+    astray: Astray,
+    /// The line before, wherever it belongs.
+    last: Option<(u64, LineHash)>,
+    /// Lines that no signature speaks for yet, each referring to the one before.
+    group: Vec<Member>,
+    unsigned: Unsigned,
+    signatures: Option<Signatures<'k>>,
+    /// Whether any line carries a signature.
+    is_signed: bool,
+    heads: Vec<Head>,
+}
+
+/// What kind of line was reported last as being in the wrong place; one finding for many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Astray {
+    No,
+    OtherLog(String),
+    Repeated,
+}
+
+/// Lines in a row that no signature speaks for.
+#[derive(Default)]
+struct Unsigned {
+    first: Option<Place>,
+    count: u64,
+    last_line: u64,
+}
+
+/// A statement of where the log was at some time.
+struct Head {
+    stated: PublishedHead,
+    /// Who states it, for people.
+    by: String,
+    met: bool,
+}
+
+impl<'k> Chain<'k> {
+    pub(super) fn new(signatures: Option<Signatures<'k>>) -> Self {
+        Self {
+            log_id: None,
+            next: 0,
+            prev: None,
+            unreadable: 0,
+            before_jump: None,
+            astray: Astray::No,
+            last: None,
+            group: Vec::new(),
+            unsigned: Unsigned::default(),
+            signatures,
+            is_signed: false,
+            heads: Vec::new(),
+        }
+    }
+
+    /// Demands that the line of this number has this hash.
+    pub(super) fn demand(&mut self, stated: PublishedHead, by: impl Into<String>) {
+        self.heads.push(Head {
+            stated,
+            by: by.into(),
+            met: false,
+        });
+    }
+
+    /// Takes one line in.
+    pub(super) fn line(&mut self, session: &mut Session<'_>, raw: &RawLine<'_>) {
+        let unreadable = match raw.end {
+            LineEnd::Ended => match canonical::check(raw.bytes) {
+                Ok(()) => None,
+                Err(error) => Some((error.finding(), error.to_string())),
+            },
+            LineEnd::Torn => Some((
+                FindingKind::TornEnd,
+                "the last line has no end: its writer died, or is writing it now".to_owned(),
+            )),
+            LineEnd::TooLong => Some((
+                FindingKind::LineTooLong,
+                format!("longer than {} bytes", line::MAX_LINE_BYTES),
+            )),
+        };
+        if let Some((kind, detail)) = unreadable {
+            return self.unreadable(session, raw.number, kind, detail);
+        }
+        let parsed = match line::parse(raw.bytes) {
+            Ok(parsed) if raw.bytes.starts_with(LINE_START) => parsed,
+            Ok(_) => {
+                let detail = "no object with an entry that is an object".to_owned();
+                return self.unreadable(session, raw.number, FindingKind::Unreadable, detail);
+            }
+            Err(error) => {
+                return self.unreadable(
+                    session,
+                    raw.number,
+                    FindingKind::Unreadable,
+                    error.to_string(),
+                );
+            }
+        };
+        let facts = match read_facts(parsed.event.get()) {
+            Ok(facts) => facts,
+            Err(error) => {
+                let detail = format!("its event: {error}");
+                session.find(session.place(raw.number), FindingKind::Unreadable, detail);
+                Facts::default()
+            }
+        };
+        let tag = session.tag(&facts);
+        let hash = LineHash::of_line(raw.bytes);
+        let belongs = self.position(session, raw.number, &parsed, hash, tag);
+        let time = if belongs && !facts.ty.is_empty() {
+            session.event(&facts, tag, raw.number)
+        } else {
+            facts.time.as_deref().and_then(|time| time.parse().ok())
+        };
+        let member = Member {
+            line: raw.number,
+            tag,
+            time,
+        };
+        self.sign(session, member, &parsed);
+        self.last = Some((parsed.seq, hash));
+    }
+
+    fn unreadable(
+        &mut self,
+        session: &mut Session<'_>,
+        number: u64,
+        kind: FindingKind,
+        detail: String,
+    ) {
+        let place = session.place(number);
+        session.find(place.clone(), kind, detail);
+        session.missing_before(place);
+        self.give_up_group(session);
+        self.unreadable += 1;
+        self.prev = None;
+        self.last = None;
+    }
+
+    /// Checks a line's log, number and reference. Whether it stands where it belongs.
+    fn position(
+        &mut self,
+        session: &mut Session<'_>,
+        number: u64,
+        parsed: &ParsedLine<'_>,
+        hash: LineHash,
+        tag: RunTag,
+    ) -> bool {
+        if self.log_id.is_none() {
+            self.begin(session, parsed);
+        }
+        if self.log_id.as_deref() != Some(parsed.log_id) {
+            if self.astray != Astray::OtherLog(parsed.log_id.to_owned()) {
+                let detail = format!("from here on lines are of log {:?}", parsed.log_id);
+                session.find(session.place(number), FindingKind::OtherLog, detail);
+                self.astray = Astray::OtherLog(parsed.log_id.to_owned());
+            }
+            session.break_run(tag);
+            return false;
+        }
+        if parsed.seq < self.next && !self.jumped_wrongly(parsed.seq) {
+            return self.earlier(session, number, parsed, tag);
+        }
+        self.astray = Astray::No;
+        let missing = parsed.seq.saturating_sub(self.next);
+        // Lines that could not be read have been reported.
+        if missing > self.unreadable {
+            let detail = match missing {
+                1 => format!("line {} of the log is missing before this", self.next),
+                _ => format!(
+                    "lines {} to {} of the log are missing before this",
+                    self.next,
+                    parsed.seq - 1
+                ),
+            };
+            let place = session.place(number);
+            session.find(place.clone(), FindingKind::Gap, detail);
+            session.missing_before(place);
+            self.before_jump = Some(self.next);
+        } else {
+            if missing == 0 && self.prev.is_some_and(|prev| prev != parsed.prev) {
+                let detail = "the line before is not the one that this line refers to";
+                let place = session.place(number);
+                session.find(place.clone(), FindingKind::ChainBroken, detail);
+                session.missing_before(place);
+                session.break_run(tag);
+            }
+            self.before_jump = None;
+        }
+        self.unreadable = 0;
+        self.prev = Some(hash);
+        self.next = parsed.seq.saturating_add(1);
+        let summary = &mut session.summary;
+        summary.first_seq.get_or_insert(parsed.seq);
+        summary.last_seq = Some(parsed.seq);
+        self.meet(session, number, parsed.seq, hash);
+        true
+    }
+
+    fn begin(&mut self, session: &mut Session<'_>, parsed: &ParsedLine<'_>) {
+        self.log_id = Some(parsed.log_id.to_owned());
+        session.summary.log_id = Some(parsed.log_id.to_owned());
+        if self.unreadable == 0 {
+            self.prev = Some(genesis(parsed.log_id));
+        }
+    }
+
+    /// Whether the number of the line before was wrong and not this one: numbers jumped there, and
+    /// this line has the number that follows without the jump.
+    fn jumped_wrongly(&mut self, seq: u64) -> bool {
+        match self.before_jump {
+            Some(before) if seq == before.saturating_add(1) => {
+                self.next = seq;
+                self.prev = None;
+                self.before_jump = None;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A line whose number has been passed. Whether it is one that was missed.
+    fn earlier(
+        &mut self,
+        session: &mut Session<'_>,
+        number: u64,
+        parsed: &ParsedLine<'_>,
+        tag: RunTag,
+    ) -> bool {
+        if self.astray != Astray::Repeated {
+            let detail = format!(
+                "line {} of the log stands here, where line {} belongs",
+                parsed.seq, self.next
+            );
+            session.find(session.place(number), FindingKind::Repeated, detail);
+            self.astray = Astray::Repeated;
+        }
+        session.break_run(tag);
+        self.before_jump.is_some_and(|before| before <= parsed.seq)
+    }
+
+    /// Compares with what was stated about the log.
+    fn meet(&mut self, session: &mut Session<'_>, number: u64, seq: u64, hash: LineHash) {
+        for head in self.heads.iter_mut().filter(|head| head.stated.seq == seq) {
+            head.met = true;
+            if head.stated.hash != hash.to_hex() {
+                let place = session.place(number);
+                let detail = format!(
+                    "line {seq} is another one than {} states: its hash is {hash}, not {}",
+                    head.by, head.stated.hash
+                );
+                session.find(place.clone(), FindingKind::TailReplaced, detail);
+                session.missing_before(place);
+            }
+        }
+    }
+
+    /// Adds a line to the group that waits for a signature, and checks the one that it carries.
+    fn sign(&mut self, session: &mut Session<'_>, member: Member, parsed: &ParsedLine<'_>) {
+        let follows = self.last.is_some_and(|(seq, hash)| {
+            seq.checked_add(1) == Some(parsed.seq) && hash == parsed.prev
+        });
+        if !follows {
+            self.give_up_group(session);
+        }
+        if self.group.len() == MAX_LINES_PER_SIGNATURE as usize {
+            self.give_up_group(session);
+        }
+        self.group.push(member);
+        if let Some(signature) = &parsed.signature {
+            self.signature(session, member, signature, parsed.entry, follows);
+        }
+    }
+
+    fn signature(
+        &mut self,
+        session: &mut Session<'_>,
+        member: Member,
+        signature: &LineSignature<'_>,
+        entry: &[u8],
+        follows: bool,
+    ) {
+        self.is_signed = true;
+        let place = session.place(member.line);
+        let signs = usize::try_from(signature.signs).unwrap_or(usize::MAX);
+        if signs > self.group.len() && follows {
+            let detail = format!(
+                "the signature speaks for {signs} lines, and only {} wait for one",
+                self.group.len()
+            );
+            session.find(place.clone(), FindingKind::SignatureInvalid, detail);
+            session.break_run(member.tag);
+        }
+        let uncovered = self.group.len().saturating_sub(signs);
+        let covered = self.group.split_off(uncovered);
+        self.give_up_group(session);
+        self.group = covered;
+        self.report_unsigned(session);
+        if let Some(policy) = session.checks.policy
+            && !policy.may_sign(signature.kid)
+        {
+            let detail = format!("key {:?} may not sign this log", signature.kid);
+            session.find(place.clone(), FindingKind::Policy, detail);
+            session.break_run(member.tag);
+        }
+        match &mut self.signatures {
+            Some(signatures) => {
+                let group = Group {
+                    place,
+                    before: self.group.len() - 1,
+                    members: &self.group,
+                };
+                signatures.add(session, group, signature, entry);
+            }
+            None => session.signatures_unchecked(place),
+        }
+        self.group.clear();
+        if self.signatures.is_none() {
+            session.settle();
+        }
+    }
+
+    /// No signature will speak for the lines that wait.
+    fn give_up_group(&mut self, session: &mut Session<'_>) {
+        for member in std::mem::take(&mut self.group) {
+            self.unsigned(session, member);
+        }
+        if self.signatures.is_none() {
+            session.settle();
+        }
+    }
+
+    fn unsigned(&mut self, session: &mut Session<'_>, member: Member) {
+        let unsigned = &mut self.unsigned;
+        if unsigned.first.is_none() {
+            unsigned.first = Some(session.place(member.line));
+        }
+        unsigned.count += 1;
+        unsigned.last_line = member.line;
+        session.summary.unsigned_lines += 1;
+        if self.signatures.is_some() || session.checks.requires_signatures() {
+            session.break_run(member.tag);
+        }
+    }
+
+    /// One finding for all lines in a row that no signature speaks for.
+    fn report_unsigned(&mut self, session: &mut Session<'_>) {
+        let unsigned = std::mem::take(&mut self.unsigned);
+        let Some(first) = unsigned.first else {
+            return;
+        };
+        let matters =
+            self.is_signed || self.signatures.is_some() || session.checks.requires_signatures();
+        if !matters {
+            session.summary.not_checked(Unchecked::NotSigned);
+            return;
+        }
+        let detail = match unsigned.count {
+            1 => "no signature speaks for this line".to_owned(),
+            count => format!(
+                "no signature speaks for {count} lines, from this one to line {}",
+                unsigned.last_line
+            ),
+        };
+        session.find(first, FindingKind::Unsigned, detail);
+    }
+
+    /// The end of a file; the log may go on in another. Lines that are written together stand in
+    /// one file.
+    pub(super) fn end_file(&mut self, session: &mut Session<'_>) {
+        self.give_up_group(session);
+    }
+
+    /// The end of the log.
+    pub(super) fn finish(mut self, session: &mut Session<'_>, file: &Arc<PathBuf>) {
+        self.give_up_group(session);
+        self.report_unsigned(session);
+        if let Some(signatures) = self.signatures.take() {
+            signatures.finish(session);
+        }
+        let end = Place {
+            file: Arc::clone(file),
+            line: 0,
+        };
+        if self.heads.is_empty() {
+            session.summary.not_checked(Unchecked::End);
+        }
+        for head in self.heads.iter().filter(|head| !head.met) {
+            let has = match self.next {
+                0 => "there is none".to_owned(),
+                next => format!("the last one is line {}", next - 1),
+            };
+            let detail = format!(
+                "{} states line {} of the log, and {has}: lines have been cut off",
+                head.by, head.stated.seq
+            );
+            session.find(end.clone(), FindingKind::CutOff, detail);
+            session.missing_before(end.clone());
+        }
+        session.summary.head = session
+            .summary
+            .last_seq
+            .and(self.prev)
+            .map(LineHash::to_hex);
+    }
+}
