@@ -139,7 +139,7 @@ impl<'k> Chain<'k> {
         let hash = LineHash::of_line(raw.bytes);
         let belongs = self.position(session, raw.number, &parsed, hash, tag);
         let time = if belongs && !facts.ty.is_empty() {
-            session.event(&facts, tag, raw.number)
+            session.event(&facts, raw.number)
         } else {
             facts.time.as_deref().and_then(|time| time.parse().ok())
         };

@@ -150,34 +150,102 @@ impl VerificationPolicy {
         allows(self.signers.as_deref(), Some(kid))
     }
 
-    /// What a run violates, for people. `findings` is what was found about it.
-    pub(super) fn violations(
-        &self,
-        run: &RunView,
-        findings: impl Iterator<Item = FindingKind>,
-    ) -> Vec<String> {
+    /// What a run violates, for people; each begins with the name of the rule.
+    pub(super) fn violations(&self, run: &RunView) -> Vec<String> {
+        let found = |kind| {
+            run.findings
+                .items
+                .iter()
+                .any(|finding| finding.kind == kind)
+        };
+        let end = run.end.as_ref();
+        let outcome = end.and_then(|end| end.outcome.as_deref());
         let mut violations = Vec::new();
-        for kind in findings {
-            match kind {
-                FindingKind::SupervisorLost if self.supervisor_lost == SupervisorLost::Refuse => {
-                    violations.push(
-                        "supervisorLost: the supervisor disappeared and the reaper finished the run"
-                            .to_owned(),
-                    );
-                }
-                FindingKind::ResidueNotMeasured if self.require_residue_measured => {
-                    violations.push(
-                        "requireResidueMeasured: nobody looked for what the cell left".to_owned(),
-                    );
-                }
-                _ => {}
+        if self.supervisor_lost == SupervisorLost::Refuse && found(FindingKind::SupervisorLost) {
+            let why = "supervisorLost: the supervisor disappeared and the reaper finished the run";
+            violations.push(why.to_owned());
+        }
+        let is_measured = end.is_some_and(|end| end.residue_looked_for.is_some());
+        if self.require_residue_measured && !is_measured {
+            let why = "requireResidueMeasured: nobody looked for what the cell left";
+            violations.push(why.to_owned());
+        }
+        for (rule, list, value) in [
+            ("backends", &self.backends, run.backend.as_deref()),
+            ("outcomes", &self.outcomes, outcome),
+            ("tenants", &self.tenants, run.tenant_id.as_deref()),
+        ] {
+            if !allows(list.as_deref(), value) {
+                violations.push(match value {
+                    Some(value) => format!("{rule}: {value:?} is not among them"),
+                    None => format!("{rule}: the log does not say"),
+                });
             }
         }
-        let _ = run;
+        match (self.max_ttl_seconds, run.ttl_seconds) {
+            (Some(most), Some(ttl)) if ttl > most => {
+                violations.push(format!("maxTtlSeconds: {ttl} is more than {most}"));
+            }
+            (Some(_), None) => violations.push("maxTtlSeconds: the log does not say".to_owned()),
+            _ => {}
+        }
         violations
     }
 }
 
 fn allows(list: Option<&[String]>, value: Option<&str>) -> bool {
     list.is_none_or(|list| value.is_some_and(|value| list.iter().any(|item| item == value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "apiVersion: cellos.io/v1\nkind: VerificationPolicy\nspec:\n";
+
+    fn parse(spec: &str) -> Result<VerificationPolicy, PolicyError> {
+        VerificationPolicy::parse(&format!("{HEAD}{spec}"), Format::Yaml)
+    }
+
+    #[test]
+    fn json_and_yaml_say_the_same() {
+        let yaml = parse("  requireSignatures: true\n  signers: [k1]\n").unwrap();
+        let json = r#"{"apiVersion":"cellos.io/v1","kind":"VerificationPolicy",
+            "spec":{"requireSignatures":true,"signers":["k1"]}}"#;
+        assert_eq!(VerificationPolicy::parse(json, Format::Json).unwrap(), yaml);
+        assert!(yaml.requires_signatures() && yaml.may_sign("k1") && !yaml.may_sign("k2"));
+        assert!(VerificationPolicy::default().may_sign("k2"));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_and_named() {
+        for (spec, part) in [
+            ("  requireSignature: true\n", "requireSignature"),
+            ("  signers: []\n", "spec.signers is empty"),
+            ("  outcomes: [success]\n", "\"success\" is none of"),
+            ("  supervisorLost: maybe\n", "maybe"),
+            ("  maxTtlSeconds: -1\n", "line 4"),
+            ("  signers: [a]\n  signers: [b]\n", "signers"),
+        ] {
+            let error = parse(spec).unwrap_err().to_string();
+            assert!(error.contains(part), "{spec}: {error}");
+        }
+        for (text, part) in [
+            (
+                "{\"apiVersion\":\"cellos.io/v2\",\"kind\":\"VerificationPolicy\",\"spec\":{}}",
+                "apiVersion",
+            ),
+            (
+                "{\"apiVersion\":\"cellos.io/v1\",\"kind\":\"PolicyPack\",\"spec\":{}}",
+                "kind",
+            ),
+            (
+                "{\"kind\":\"VerificationPolicy\",\"spec\":{}}",
+                "apiVersion",
+            ),
+        ] {
+            let error = VerificationPolicy::parse(text, Format::Json).unwrap_err();
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
 }

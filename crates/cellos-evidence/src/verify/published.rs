@@ -122,7 +122,7 @@ impl Events {
             }
             None => self.unsigned(session, place, tag),
         }
-        session.event(&facts, tag, raw.number);
+        session.event(&facts, raw.number);
         session.settle();
     }
 

@@ -57,6 +57,7 @@ impl Verdict {
     #[must_use]
     pub fn is_well(&self) -> bool {
         self.lines == Lines::Intact
+            && self.run.errors == 0
             && self
                 .findings
                 .keys()

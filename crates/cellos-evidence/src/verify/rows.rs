@@ -194,7 +194,7 @@ impl Rows {
         if !is_intact {
             session.break_run(tag);
         }
-        session.event(&facts, tag, number);
+        session.event(&facts, number);
         session.settle();
     }
 

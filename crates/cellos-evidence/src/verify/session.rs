@@ -2,7 +2,7 @@
 //! projection, ids and times are looked at, and each run gets its verdict.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     hash::{BuildHasher as _, RandomState},
     path::PathBuf,
     sync::Arc,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     facts::Facts,
-    finding::{Finding, FindingKind, Place, RunKey},
+    finding::{Finding, FindingKind, Place},
     projection::{Projection, RunView},
 };
 
@@ -48,7 +48,6 @@ pub(super) struct Session<'a> {
     files: Vec<Arc<PathBuf>>,
     projection: Projection,
     found: Vec<Finding>,
-    of_runs: HashMap<RunKey, BTreeMap<FindingKind, u64>>,
     waiting: Vec<Ended>,
     tags: RandomState,
     broken: HashSet<RunTag>,
@@ -77,7 +76,6 @@ impl<'a> Session<'a> {
             files: Vec::new(),
             projection: Projection::default(),
             found: Vec::new(),
-            of_runs: HashMap::new(),
             waiting: Vec::new(),
             tags: RandomState::new(),
             broken: HashSet::new(),
@@ -137,14 +135,6 @@ impl<'a> Session<'a> {
         if *count <= MAX_FINDINGS_PER_KIND {
             self.observer.finding(&finding);
         }
-        if let Some(run) = finding.run {
-            *self
-                .of_runs
-                .entry(run)
-                .or_default()
-                .entry(finding.kind)
-                .or_default() += 1;
-        }
     }
 
     /// Lines are missing before this place: no run that began before it and ends after it can be
@@ -181,7 +171,7 @@ impl<'a> Session<'a> {
     }
 
     /// Takes an event in that stands in its place in the log. Its time is returned.
-    pub(super) fn event(&mut self, facts: &Facts<'_>, tag: RunTag, line: u64) -> Option<Timestamp> {
+    pub(super) fn event(&mut self, facts: &Facts<'_>, line: u64) -> Option<Timestamp> {
         self.summary.events += 1;
         let place = self.place(line);
         let time = self.clock(facts, &place);
@@ -198,12 +188,8 @@ impl<'a> Session<'a> {
             self.report(finding);
         }
         if let Some(run) = ended {
-            let incomplete = self.is_incomplete(&run);
-            self.waiting.push(Ended {
-                run,
-                tag,
-                incomplete,
-            });
+            let ended = self.ended(run);
+            self.waiting.push(ended);
         }
         time
     }
@@ -261,22 +247,26 @@ impl<'a> Session<'a> {
             tag,
             incomplete,
         } = ended;
-        if let Some(policy) = self.checks.policy {
-            let kinds = self.of_runs.get(&run.key);
-            let violations =
-                policy.violations(&run, kinds.into_iter().flatten().map(|(kind, _)| *kind));
-            for detail in violations {
-                self.report(Finding {
-                    place: run.first.clone(),
-                    run: Some(run.key.clone()),
-                    kind: FindingKind::Policy,
-                    detail,
-                });
-            }
+        let mut findings = BTreeMap::new();
+        for finding in &run.findings.items {
+            *findings.entry(finding.kind).or_default() += 1;
+        }
+        let violations = match self.checks.policy {
+            Some(policy) => policy.violations(&run),
+            None => Vec::new(),
+        };
+        for detail in violations {
+            *findings.entry(FindingKind::Policy).or_default() += 1;
+            self.report(Finding {
+                place: run.first.clone(),
+                run: Some(run.key.clone()),
+                kind: FindingKind::Policy,
+                detail,
+            });
         }
         let broken = self.broken.remove(&tag) || self.all_broken || incomplete;
         let verdict = Verdict {
-            findings: self.of_runs.remove(&run.key).unwrap_or_default(),
+            findings,
             run,
             lines: if broken { Lines::Broken } else { Lines::Intact },
         };
@@ -286,6 +276,14 @@ impl<'a> Session<'a> {
             self.summary.runs_not_well += 1;
         }
         self.observer.verdict(&verdict);
+    }
+
+    fn ended(&self, run: RunView) -> Ended {
+        Ended {
+            tag: self.tag_of(&run.key.cell_id, &run.key.run_id),
+            incomplete: self.is_incomplete(&run),
+            run,
+        }
     }
 
     fn is_incomplete(&self, run: &RunView) -> bool {
@@ -310,13 +308,8 @@ impl<'a> Session<'a> {
             self.report(finding);
         }
         for run in runs {
-            let tag = self.tag_of(&run.key.cell_id, &run.key.run_id);
-            let incomplete = self.is_incomplete(&run);
-            self.verdict(Ended {
-                run,
-                tag,
-                incomplete,
-            });
+            let ended = self.ended(run);
+            self.verdict(ended);
         }
         self.summary
     }
@@ -357,13 +350,9 @@ impl Ids {
 
 /// What readers look at in an event, given as its text.
 pub(super) fn read_facts(event: &str) -> Result<Facts<'_>, String> {
-    // The fields of a struct may be written as an array for all that serde cares.
-    if !event.starts_with('{') {
-        return Err("no object".to_owned());
+    let facts = Facts::of(event.as_bytes()).map_err(|error| error.to_string())?;
+    match facts.wrong.as_slice() {
+        [] => Ok(facts),
+        wrong => Err(format!("not as it should be: {}", wrong.join(", "))),
     }
-    let facts: Facts<'_> = serde_json::from_str(event).map_err(|error| error.to_string())?;
-    if facts.ty.is_empty() {
-        return Err("it has no type".to_owned());
-    }
-    Ok(facts)
 }
