@@ -9,6 +9,8 @@ use crate::{
     commands::{completions, doctor, keys, man, reap, run, schema, validate, version, vm},
     commands::{
         completions, doctor, explain, inspect, man, ps, reap, run, schema, validate, version, vm,
+    commands::{
+        attest, completions, doctor, man, reap, run, schema, validate, verify, version, vm,
     },
     compose::PreparedBackend,
     exit::Exit,
@@ -44,6 +46,7 @@ enum Command {
     Ps(ps::PsArgs),
     Inspect(inspect::InspectArgs),
     Explain(explain::ExplainArgs),
+    Verify(Box<verify::VerifyArgs>),
     Reap(reap::ReapArgs),
     Keys(keys::KeysArgs),
     Vm(vm::VmArgs),
@@ -82,6 +85,7 @@ fn dispatch(command: Command, begun: Option<PreparedBackend>) -> Result<Exit, Fa
         Command::Ps(args) => ps::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Reap(args) => reap::run(&args),
         Command::Keys(args) => keys::run(&args),
         Command::Vm(args) => vm::run(&args),

@@ -9,6 +9,8 @@ pub enum Exit {
     Success,
     /// The workload ended by itself; its code is ours.
     Workload(u8),
+    /// What was checked is not as it should be.
+    NotWell,
     /// A deadline ended the cell.
     Deadline,
     /// CellOS itself, or the host beneath it, failed.
@@ -31,6 +33,7 @@ impl Exit {
         match self {
             Self::Success => 0,
             Self::Workload(code) => code,
+            Self::NotWell => 1,
             Self::Deadline => 124,
             Self::Failure => 125,
             Self::Refused => 126,
@@ -51,7 +54,11 @@ impl Exit {
             Self::Success => (
                 "0",
                 "Done. For `run`: the workload returned 0. For `validate`: every document would be \
-                 admitted. For `doctor`: the default backend works here.",
+                 admitted. For `doctor`: the default backend works here. For `verify`: all is well.",
+            ),
+            Self::NotWell => (
+                "1",
+                "`verify`: not all is well with the log, and the findings say what.",
             ),
             Self::Workload(_) => ("1–255", "`run`: the workload's own exit code, unchanged."),
             Self::Deadline => (
@@ -78,9 +85,10 @@ impl Exit {
     }
 
     /// One of each.
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Success,
-        Self::Workload(1),
+        Self::NotWell,
+        Self::Workload(2),
         Self::Deadline,
         Self::Failure,
         Self::Refused,

@@ -12,5 +12,6 @@ pub(crate) mod reap;
 pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod validate;
+pub(crate) mod verify;
 pub(crate) mod version;
 pub(crate) mod vm;

@@ -14,6 +14,7 @@ fn every_command_has_a_help_text() {
         "ps",
         "inspect",
         "explain",
+        "verify",
         "reap",
         "keys",
         "version",

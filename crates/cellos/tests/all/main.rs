@@ -29,3 +29,4 @@ mod run;
 mod stopping;
 mod trial;
 mod validate;
+mod verify;
