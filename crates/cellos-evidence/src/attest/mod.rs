@@ -17,6 +17,8 @@ pub mod runtime_trace;
 pub mod statement;
 pub mod verify;
 
+pub use provenance::LINE_DIGEST;
+
 use jiff::Timestamp;
 
 /// The page that explains build type, builders and monitor. URIs of ours are places on it.

@@ -383,6 +383,19 @@ impl<'a> Reading<'a> {
         let Some(terminal) = self.terminal else {
             return Err(EvidenceError::NotEnded { path, run_id });
         };
+        let is = |kind: &str| self.events.iter().any(|event| event.kind == kind);
+        // Its first lines may be in a file that is not here, and then something is left out.
+        if is("lifecycle.v1.destroyed") && !is("lifecycle.v1.started") {
+            self.findings.push(Finding {
+                place: Place {
+                    file: Arc::clone(&self.file),
+                    line: first,
+                },
+                run: Some(key.clone()),
+                kind: FindingKind::BeforeStart,
+                detail: "the log has no start of the run before this".to_owned(),
+            });
+        }
         self.findings
             .retain(|finding| (first..=last).contains(&finding.place.line));
         Ok(RunEvidence {
@@ -394,3 +407,6 @@ impl<'a> Reading<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

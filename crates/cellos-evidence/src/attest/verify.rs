@@ -14,7 +14,7 @@ use super::{
     dsse::{Envelope, PAYLOAD_TYPE, pre_authentication_encoding},
     statement::{STATEMENT_TYPE, Statement},
 };
-use crate::keyset::{Keyset, KeysetKey};
+use crate::keyset::{KeyFault, Keyset, KeysetKey};
 
 /// Largest envelope in bytes: a document of 1 MiB and 8 MiB of events, in base64, fit.
 pub const MAX_ENVELOPE_BYTES: usize = 16 * 1024 * 1024;
@@ -84,23 +84,13 @@ pub enum VerifyError {
         /// Id of the key.
         kid: String,
     },
-    /// The key counts for nothing any more.
-    #[error("key {kid} was revoked on {at}: {reason}")]
-    Revoked {
+    /// The key counts for nothing any more, or did not when the attestation was made.
+    #[error("key {kid} does not count: {fault}")]
+    Key {
         /// Id of the key.
         kid: String,
-        /// When.
-        at: Timestamp,
-        /// Why, for people.
-        reason: String,
-    },
-    /// The key was not valid when the attestation was made.
-    #[error("key {kid} was not valid on {at}")]
-    OutsideValidity {
-        /// Id of the key.
-        kid: String,
-        /// When the attestation says that it was made.
-        at: Timestamp,
+        /// Why.
+        fault: KeyFault,
     },
     /// The key is valid for a time and the attestation does not say when it was made.
     #[error(
@@ -243,29 +233,21 @@ fn attested_on(statement: &Statement) -> Result<Option<Timestamp>, VerifyError> 
 
 /// Whether a key counts for what was made at a time.
 fn count(kid: &str, key: &KeysetKey, at: Option<Timestamp>) -> Result<(), VerifyError> {
-    if let Some(revocation) = &key.revoked {
-        return Err(VerifyError::Revoked {
-            kid: kid.to_owned(),
-            at: revocation.at,
-            reason: revocation.reason.clone(),
-        });
-    }
-    match (at, key.not_before, key.not_after) {
-        (_, None, None) => Ok(()),
-        (None, ..) => Err(VerifyError::NoTime {
-            kid: kid.to_owned(),
-        }),
-        (Some(at), before, after)
-            if before.is_some_and(|before| at < before)
-                || after.is_some_and(|after| at > after) =>
-        {
-            Err(VerifyError::OutsideValidity {
+    let has_window = key.not_before.is_some() || key.not_after.is_some();
+    let moment = match at {
+        Some(at) => at,
+        // Of a key without a window only the revocation counts, which has no time.
+        None if !has_window || key.revoked.is_some() => Timestamp::UNIX_EPOCH,
+        None => {
+            return Err(VerifyError::NoTime {
                 kid: kid.to_owned(),
-                at,
-            })
+            });
         }
-        (Some(_), ..) => Ok(()),
-    }
+    };
+    key.judge(moment).map_err(|fault| VerifyError::Key {
+        kid: kid.to_owned(),
+        fault,
+    })
 }
 
 /// Either alphabet, with or without padding, as the protocol asks.
@@ -280,3 +262,6 @@ fn decode(part: &'static str, text: &str) -> Result<Vec<u8>, VerifyError> {
         .decode(text)
         .map_err(|source| VerifyError::Base64 { part, source })
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ fn every_command_has_a_help_text() {
         "inspect",
         "explain",
         "verify",
+        "attest",
         "reap",
         "keys",
         "version",

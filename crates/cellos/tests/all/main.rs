@@ -6,6 +6,7 @@
 )]
 
 mod attacks;
+mod attest;
 mod bait;
 mod breakouts;
 mod crowd;

@@ -1,19 +1,16 @@
 //! Checking attestations.
 
 use std::{
-    collections::BTreeMap,
     fmt::Write as _,
     fs::File,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
-use cellos_core::signing::KeyFileError;
 use cellos_evidence::{
     attest::verify::{MAX_ENVELOPE_BYTES, Verified, VerifyError, verify},
-    keyset::{Keyset, KeysetKey},
+    keyset::{Keyset, KeysetError, Trust},
 };
-use serde::de::IgnoredAny;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -34,7 +31,7 @@ enum CheckError {
         source: io::Error,
     },
     #[error("keyset {}: {source}", path.display())]
-    Keys { path: PathBuf, source: KeyFileError },
+    Keys { path: PathBuf, source: KeysetError },
     #[error("{}: more than {MAX_LINES} lines, the most that are looked at", path.display())]
     TooManyLines { path: PathBuf },
 }
@@ -113,33 +110,14 @@ pub(super) fn run(
     })
 }
 
-/// The keys of a file: names with public keys in base64url.
+/// The keys of a file, which is believed as it is: whoever names it vouches for it.
 fn keyset(path: &Path) -> Result<Keyset, Failure> {
-    let bytes = std::fs::read(path).map_err(CheckError::io("keyset", path))?;
-    let ring = cellos_core::signing::TrustVerifyKeys::parse(&bytes).map_err(|source| {
+    Keyset::read(path, &Trust::SelfContained, jiff::Timestamp::now()).map_err(|source| {
         Failure::call(CheckError::Keys {
             path: path.to_owned(),
             source,
         })
-    })?;
-    let names: BTreeMap<String, IgnoredAny> = serde_json::from_slice(&bytes).map_err(|error| {
-        Failure::call(CheckError::Keys {
-            path: path.to_owned(),
-            source: error.into(),
-        })
-    })?;
-    Ok(names
-        .into_keys()
-        .filter_map(|kid| {
-            let key = KeysetKey {
-                public: *ring.get(&kid)?,
-                not_before: None,
-                not_after: None,
-                revoked: None,
-            };
-            Some((kid, key))
-        })
-        .collect())
+    })
 }
 
 fn check(path: &Path, keys: &Keyset) -> Result<Vec<Checked>, Failure> {
