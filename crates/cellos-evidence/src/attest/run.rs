@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Seek as _, SeekFrom},
+    io::{self, Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -12,9 +12,11 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    finding::{Finding, FindingKind, Place, RunKey},
-    line::{self, LineHash, ParsedLine, genesis},
-    log::{LineEnd, LineReader},
+    facts::Facts,
+    finding::{Finding, FindingKind, Place, RunKey, Severity},
+    line::{self, LineHash, MAX_LINE_BYTES, ParsedLine, genesis},
+    log::{AtEnd, LineEnd, LogLine, LogReader, ReadError},
+    projection::Projection,
 };
 
 /// Most events of one run that an attestation is made of; a run that has more is refused, because
@@ -23,6 +25,9 @@ pub const MAX_RUN_EVENTS: usize = 10_000;
 /// Most bytes that the lines of one run have, for the same reason: they are kept while it is
 /// attested.
 pub const MAX_RUN_BYTES: usize = 8 * 1024 * 1024;
+
+/// Most findings about one run that are kept: one is enough to refuse it.
+const MAX_FINDINGS: usize = 100;
 
 /// What every type string of an event of ours starts with.
 const TYPE_PREFIX: &str = "dev.cellos.events.cell.";
@@ -40,15 +45,6 @@ pub struct RunEvidence {
     pub terminal: TerminalLine,
     /// What is wrong with the run or with the lines from its first to its last.
     pub findings: Vec<Finding>,
-}
-
-/// Where reading a log begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// With its first line.
-    Beginning,
-    /// With the line that begins at this offset, in bytes: how large the log was before the run.
-    Offset(u64),
 }
 
 /// One event of a run.
@@ -77,15 +73,8 @@ pub struct TerminalLine {
 #[derive(Debug, thiserror::Error)]
 pub enum EvidenceError {
     /// The log cannot be read.
-    #[error("event log {}: cannot {operation}", path.display())]
-    Io {
-        /// The log.
-        path: PathBuf,
-        /// What was tried.
-        operation: &'static str,
-        /// The kernel's reason.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// No line is about the run.
     #[error("event log {}: no event of run {run_id}: name the log of the run with --log", path.display())]
     NoSuchRun {
@@ -140,38 +129,30 @@ struct EventIn {
 }
 
 impl RunEvidence {
-    /// Reads the events of a run from a log, and checks the chain on the way.
+    /// Reads the events of a run from a log, in the lines with the number `from` and later ones,
+    /// and checks the chain on the way.
     ///
     /// # Errors
     /// [`EvidenceError`]. What is wrong with the log's content is in [`RunEvidence::findings`].
-    pub fn read(path: &Path, run_id: &str, start: Start) -> Result<Self, EvidenceError> {
-        let failed = |operation| {
-            move |source| EvidenceError::Io {
-                path: path.to_owned(),
-                operation,
-                source,
-            }
-        };
-        let mut file = File::open(path).map_err(failed("open it"))?;
-        if let Start::Offset(offset) = start {
-            file.seek(SeekFrom::Start(offset))
-                .map_err(failed("find the run in it"))?;
-        }
+    pub fn read(path: &Path, run_id: &str, from: u64) -> Result<Self, EvidenceError> {
         let mut reading = Reading::new(path, run_id);
-        let mut lines = LineReader::new(file);
-        while let Some(raw) = lines.next_line().map_err(failed("read it"))? {
-            let number = raw.number;
+        let mut lines = LogReader::from_seq(path, from, AtEnd::Stop)?;
+        while let Some(LogLine { file, raw }) = lines.next_line()? {
+            let place = Place {
+                file: Arc::clone(file),
+                line: raw.number,
+            };
             match (raw.end, line::parse(raw.bytes)) {
-                (LineEnd::Ended, Ok(parsed)) => reading.line(number, raw.bytes, &parsed)?,
+                (LineEnd::Ended, Ok(parsed)) => reading.line(&place, raw.bytes, &parsed)?,
                 (LineEnd::Ended, Err(error)) => {
-                    reading.broken(number, FindingKind::Unreadable, error.to_string());
+                    reading.broken(&place, FindingKind::Unreadable, error.to_string());
                 }
                 (LineEnd::Torn, _) => {
-                    reading.broken(number, FindingKind::TornEnd, "it is not ended".to_owned());
+                    reading.broken(&place, FindingKind::TornEnd, "it is not ended".to_owned());
                 }
                 (LineEnd::TooLong, _) => {
                     reading.broken(
-                        number,
+                        &place,
                         FindingKind::LineTooLong,
                         "it is too long".to_owned(),
                     );
@@ -222,50 +203,81 @@ impl RunEvidence {
     }
 }
 
+/// The number that the next line of a log gets, where its live file tells; else 0, from which on
+/// reading finds everything.
+#[must_use]
+pub fn next_number(path: &Path) -> u64 {
+    last_line(path)
+        .ok()
+        .and_then(|line| Some(line::parse(&line).ok()?.seq + 1))
+        .unwrap_or(0)
+}
+
+fn last_line(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let size = file.metadata()?.len();
+    let start = size.saturating_sub(2 * MAX_LINE_BYTES as u64);
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    file.take(2 * MAX_LINE_BYTES as u64)
+        .read_to_end(&mut bytes)?;
+    let ended = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    let from = ended
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |at| at + 1);
+    Ok(ended.get(from..).unwrap_or_default().to_vec())
+}
+
 /// The state while a log is read.
 struct Reading<'a> {
     path: &'a Path,
-    file: Arc<PathBuf>,
     run_id: &'a str,
     /// Log id, next number and hash of the line before, after the first line that could be read.
     expected: Option<(String, u64, LineHash)>,
+    projection: Projection,
     events: Vec<RunEvent>,
     /// How many bytes their lines have.
     bytes: usize,
     key: Option<RunKey>,
-    /// First and last line of the run.
-    lines: Option<(u64, u64)>,
     terminal: Option<TerminalLine>,
     log_id: String,
     findings: Vec<Finding>,
+    /// How many of the findings are about lines up to the last one of the run.
+    within: usize,
 }
 
 impl<'a> Reading<'a> {
     fn new(path: &'a Path, run_id: &'a str) -> Self {
         Self {
             path,
-            file: Arc::new(path.to_owned()),
             run_id,
             expected: None,
+            projection: Projection::default(),
             events: Vec::new(),
             bytes: 0,
             key: None,
-            lines: None,
             terminal: None,
             log_id: String::new(),
             findings: Vec::new(),
+            within: 0,
         }
     }
 
     fn line(
         &mut self,
-        number: u64,
+        place: &Place,
         bytes: &[u8],
         parsed: &ParsedLine<'_>,
     ) -> Result<(), EvidenceError> {
+        // What is wrong with a line before the first of the run is none of the run's business.
+        let about_run = is_about(parsed, self.run_id);
+        if self.key.is_none() {
+            self.findings.clear();
+        }
         let (log_id, seq, prev) = match self.expected.take() {
             Some(expected) => expected,
-            // The lines before may be in another file; then the first one here counts as it is.
+            // The lines before are passed over; then the first one here counts as it is.
             None if parsed.seq > 0 => (parsed.log_id.to_owned(), parsed.seq, parsed.prev),
             None => (parsed.log_id.to_owned(), 0, genesis(parsed.log_id)),
         };
@@ -278,28 +290,13 @@ impl<'a> Reading<'a> {
         };
         if let Some(kind) = kind {
             self.broken(
-                number,
+                place,
                 kind,
                 format!("line {seq} of log {log_id} belongs here"),
             );
         }
         let hash = LineHash::of_line(bytes);
         self.expected = Some((parsed.log_id.to_owned(), parsed.seq.saturating_add(1), hash));
-        self.event(number, bytes, parsed, hash)
-    }
-
-    fn event(
-        &mut self,
-        number: u64,
-        bytes: &[u8],
-        parsed: &ParsedLine<'_>,
-        hash: LineHash,
-    ) -> Result<(), EvidenceError> {
-        let about_run = serde_json::from_str::<Who<'_>>(parsed.event.get()).is_ok_and(|who| {
-            who.data
-                .and_then(|data| data.run_id)
-                .is_some_and(|id| id == self.run_id)
-        });
         if !about_run {
             return Ok(());
         }
@@ -309,12 +306,19 @@ impl<'a> Reading<'a> {
                 run_id: self.run_id.to_owned(),
             });
         }
-        self.lines = Some((self.lines.map_or(number, |(first, _)| first), number));
-        let event: EventIn = match serde_json::from_str(parsed.event.get()) {
-            Ok(event) => event,
-            Err(error) => {
-                self.broken(number, FindingKind::Unreadable, error.to_string());
-                return Ok(());
+        self.event(place, bytes, parsed, hash);
+        self.within = self.findings.len();
+        Ok(())
+    }
+
+    fn event(&mut self, place: &Place, bytes: &[u8], parsed: &ParsedLine<'_>, hash: LineHash) {
+        let (facts, event) = match (
+            serde_json::from_str::<Facts<'_>>(parsed.event.get()),
+            serde_json::from_str::<EventIn>(parsed.event.get()),
+        ) {
+            (Ok(facts), Ok(event)) => (facts, event),
+            (Err(error), _) | (_, Err(error)) => {
+                return self.broken(place, FindingKind::Unreadable, error.to_string());
             }
         };
         let cell_id = event.data.get("cellId").and_then(Value::as_str);
@@ -325,7 +329,7 @@ impl<'a> Reading<'a> {
         let first = self.key.get_or_insert_with(|| key.clone());
         if *first != key {
             let detail = format!("cell {} before, cell {} here", first.cell_id, key.cell_id);
-            self.broken(number, FindingKind::IdentityChanged, detail);
+            self.broken(place, FindingKind::IdentityChanged, detail);
         }
         let kind = event.ty.strip_prefix(TYPE_PREFIX).unwrap_or(&event.ty);
         let ends = matches!(kind, "lifecycle.v1.destroyed" | "lifecycle.v1.failed");
@@ -337,15 +341,23 @@ impl<'a> Reading<'a> {
                 });
                 parsed.log_id.clone_into(&mut self.log_id);
             }
+            // Also where a later run was given the same id: an attestation is about one.
             (Some(_), true) => {
-                self.broken(number, FindingKind::EndedTwice, format!("{kind} again"));
+                self.broken(place, FindingKind::EndedTwice, format!("{kind} again"));
             }
             (Some(_), false) => self.broken(
-                number,
+                place,
                 FindingKind::AfterEnd,
                 format!("{kind} after the end of the run"),
             ),
             (None, false) => {}
+        }
+        let mut found = Vec::new();
+        self.projection.apply(&facts, place, &mut found);
+        for finding in found {
+            if finding.kind.severity() == Severity::Error {
+                self.found(finding);
+            }
         }
         self.events.push(RunEvent {
             seq: parsed.seq,
@@ -353,51 +365,39 @@ impl<'a> Reading<'a> {
             time: event.time.unwrap_or_default(),
             data: event.data,
         });
-        Ok(())
     }
 
-    fn broken(&mut self, line: u64, kind: FindingKind, detail: String) {
-        // What lies before the run is none of its business, and would fill the memory.
-        if self.lines.is_none() {
-            self.findings.clear();
-        }
-        if self.findings.len() < MAX_RUN_EVENTS {
-            self.findings.push(Finding {
-                place: Place {
-                    file: Arc::clone(&self.file),
-                    line,
-                },
-                run: self.key.clone(),
-                kind,
-                detail,
-            });
+    fn broken(&mut self, place: &Place, kind: FindingKind, detail: String) {
+        let finding = Finding {
+            place: place.clone(),
+            run: self.key.clone(),
+            kind,
+            detail,
+        };
+        self.found(finding);
+    }
+
+    fn found(&mut self, finding: Finding) {
+        let known = self
+            .findings
+            .iter()
+            .any(|known| known.kind == finding.kind && known.place == finding.place);
+        if !known && self.findings.len() < MAX_FINDINGS {
+            self.findings.push(finding);
         }
     }
 
     fn finish(mut self) -> Result<RunEvidence, EvidenceError> {
         let run_id = self.run_id.to_owned();
         let path = self.path.to_owned();
-        let (Some(key), Some((first, last))) = (self.key, self.lines) else {
+        let Some(key) = self.key else {
             return Err(EvidenceError::NoSuchRun { path, run_id });
         };
         let Some(terminal) = self.terminal else {
             return Err(EvidenceError::NotEnded { path, run_id });
         };
-        let is = |kind: &str| self.events.iter().any(|event| event.kind == kind);
-        // Its first lines may be in a file that is not here, and then something is left out.
-        if is("lifecycle.v1.destroyed") && !is("lifecycle.v1.started") {
-            self.findings.push(Finding {
-                place: Place {
-                    file: Arc::clone(&self.file),
-                    line: first,
-                },
-                run: Some(key.clone()),
-                kind: FindingKind::BeforeStart,
-                detail: "the log has no start of the run before this".to_owned(),
-            });
-        }
-        self.findings
-            .retain(|finding| (first..=last).contains(&finding.place.line));
+        // What comes after the last line of the run is of others.
+        self.findings.truncate(self.within);
         Ok(RunEvidence {
             key,
             log_id: self.log_id,
@@ -406,6 +406,14 @@ impl<'a> Reading<'a> {
             findings: self.findings,
         })
     }
+}
+
+fn is_about(parsed: &ParsedLine<'_>, run_id: &str) -> bool {
+    serde_json::from_str::<Who<'_>>(parsed.event.get()).is_ok_and(|who| {
+        who.data
+            .and_then(|data| data.run_id)
+            .is_some_and(|id| id == run_id)
+    })
 }
 
 #[cfg(test)]

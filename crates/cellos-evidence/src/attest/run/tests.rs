@@ -81,13 +81,13 @@ impl Log {
     }
 
     fn read(&self, run_id: &str) -> Result<RunEvidence, EvidenceError> {
-        self.read_from(run_id, Start::Beginning)
+        self.read_from(run_id, 0)
     }
 
-    fn read_from(&self, run_id: &str, start: Start) -> Result<RunEvidence, EvidenceError> {
+    fn read_from(&self, run_id: &str, from: u64) -> Result<RunEvidence, EvidenceError> {
         let path = self.folder.path().join("events.jsonl");
         fs::write(&path, self.lines.concat()).unwrap();
-        RunEvidence::read(&path, run_id, start)
+        RunEvidence::read(&path, run_id, from)
     }
 
     fn findings(&self) -> Vec<FindingKind> {
@@ -136,12 +136,10 @@ fn a_run_is_read_from_between_the_lines_of_others() {
     let last = log.lines[7].strip_suffix(b"\n").unwrap();
     assert_eq!(run.terminal.hash, LineHash::of_line(last));
     assert_eq!(run.terminal.sha256.0[..], Sha256::digest(last)[..]);
-    // From the offset at which its lines begin, the same is read.
-    let before = log.lines[0].len() as u64;
-    assert_eq!(
-        log.read_from("r1", Start::Offset(before)).unwrap().events,
-        run.events
-    );
+    // From the line at which it begins, the same is read.
+    assert_eq!(log.read_from("r1", 1).unwrap(), run);
+    assert_eq!(next_number(&log.folder.path().join("events.jsonl")), 9);
+    assert_eq!(next_number(&log.folder.path().join("absent")), 0);
 }
 
 #[test]
@@ -176,10 +174,9 @@ fn what_is_wrong_with_the_runs_part_of_the_log_is_found() {
     assert_eq!(changed(|lines| drop(lines.remove(4))), [FindingKind::Gap]);
     assert!(changed(|lines| lines.swap(4, 5)).contains(&FindingKind::Repeated));
     assert!(changed(|lines| lines[3] = b"{}\n".to_vec()).contains(&FindingKind::Unreadable));
-    assert_eq!(
-        changed(|lines| drop(lines.drain(..2))),
-        [FindingKind::BeforeStart]
-    );
+    assert!(changed(|lines| drop(lines.drain(..2))).contains(&FindingKind::BeforeStart));
+    // What is wrong before its first line is not, either.
+    assert_eq!(changed(|lines| lines.insert(0, b"{}\n".to_vec())), []);
     // What comes after the end is not the run's, unless it says that it is.
     assert_eq!(changed(|lines| lines[8] = b"{}\n".to_vec()), []);
     let again = |kind| {

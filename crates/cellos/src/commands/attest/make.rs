@@ -13,7 +13,7 @@ use cellos_evidence::attest::{
     Attester, default_builder,
     dsse::{Envelope, SignError},
     provenance::{AttestError, AttestedDocument, provenance},
-    run::{RunEvidence, Start},
+    run::RunEvidence,
     runtime_trace::runtime_trace,
     statement::Statement,
 };
@@ -92,11 +92,11 @@ impl Attestor {
     pub(crate) fn attest(
         &self,
         log: &Path,
-        start: Start,
+        from: u64,
         run_id: &str,
         document: Option<&Document>,
     ) -> Result<String, Failure> {
-        let run = RunEvidence::read(log, run_id, start).map_err(Failure::call)?;
+        let run = RunEvidence::read(log, run_id, from).map_err(Failure::call)?;
         self.hold_findings(&run)?;
         let statements = self.statements(&run, document).map_err(Failure::call)?;
         let mut lines = String::new();
@@ -208,7 +208,7 @@ pub(super) fn run(args: &AttestArgs, run_id: &str, key: &Path) -> Result<Exit, F
         }
         None => None,
     };
-    let lines = attestor.attest(&log, Start::Beginning, run_id, document.as_ref())?;
+    let lines = attestor.attest(&log, 0, run_id, document.as_ref())?;
     match &args.output {
         Some(path) => write(path, &lines).map_err(|source| {
             Failure::call(RefusedError::Output {

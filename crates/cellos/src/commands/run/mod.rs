@@ -13,7 +13,7 @@ use std::{
 };
 
 use cellos_core::{ports::workload::Streams, source::UnknownFields};
-use cellos_evidence::{attest::run::Start, log::Durability};
+use cellos_evidence::{attest::run::next_number, log::Durability};
 use cellos_supervisor::{EventsLog, RunOutcome, RunRequest};
 use rustix::fs::FileType;
 
@@ -198,10 +198,10 @@ impl Attesting {
         }))
     }
 
-    fn write(&self, log: &Path, start: Start, run_id: &str) -> Result<(), Failure> {
+    fn write(&self, log: &Path, from: u64, run_id: &str) -> Result<(), Failure> {
         let lines = self
             .attestor
-            .attest(log, start, run_id, self.document.as_ref())?;
+            .attest(log, from, run_id, self.document.as_ref())?;
         self.target.write_text(&lines)
     }
 }
@@ -262,8 +262,7 @@ fn run_with_id(
     )?;
     let attesting = Attesting::prepare(&args, &intake)?;
     // Whatever is before this is of earlier runs.
-    let start = std::fs::metadata(&events_file)
-        .map_or(Start::Beginning, |metadata| Start::Offset(metadata.len()));
+    let from = next_number(&events_file);
     let outcome = block_on(async {
         let backend = backend.start()?;
         let descriptor = compose::with_exports(backend.descriptor(), args.export_dir.as_deref());
@@ -330,7 +329,7 @@ fn run_with_id(
         record.write(&output::record(&outcome, &events_file)?)?;
     }
     if let Some(attesting) = &attesting {
-        attesting.write(&events_file, start, &outcome.run_id)?;
+        attesting.write(&events_file, from, &outcome.run_id)?;
     }
     Ok(output::exit(&outcome))
 }
