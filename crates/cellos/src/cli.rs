@@ -5,12 +5,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    commands::{attest, completions, doctor, man, reap, run, schema, validate, version, vm},
-    commands::{completions, doctor, keys, man, reap, run, schema, validate, version, vm},
     commands::{
-        completions, doctor, explain, inspect, man, ps, reap, run, schema, validate, version, vm,
-    commands::{
-        attest, completions, doctor, man, reap, run, schema, validate, verify, version, vm,
+        attest, completions, doctor, explain, forward, inspect, keys, man, ps, reap, run, schema,
+        validate, verify, version, vm,
     },
     compose::PreparedBackend,
     exit::Exit,
@@ -49,6 +46,7 @@ enum Command {
     Verify(Box<verify::VerifyArgs>),
     Reap(reap::ReapArgs),
     Keys(keys::KeysArgs),
+    Forward(forward::ForwardArgs),
     Vm(vm::VmArgs),
     Version(version::VersionArgs),
     Completions(completions::CompletionsArgs),
@@ -88,6 +86,7 @@ fn dispatch(command: Command, begun: Option<PreparedBackend>) -> Result<Exit, Fa
         Command::Verify(args) => verify::run(&args),
         Command::Reap(args) => reap::run(&args),
         Command::Keys(args) => keys::run(&args),
+        Command::Forward(args) => forward::run(&args),
         Command::Vm(args) => vm::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),

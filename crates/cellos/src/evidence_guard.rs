@@ -4,6 +4,17 @@ use std::path::{Path, PathBuf};
 
 use cellos_core::{ExecutionCellDocument, document::MountAccess};
 
+/// A cell could reach what it must not.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum InReach {
+    /// Its own evidence.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceInReach),
+    /// A private key.
+    #[error(transparent)]
+    Keys(#[from] KeysInReach),
+}
+
 /// A cell could change its own evidence.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(

@@ -69,7 +69,8 @@ impl Exit {
                 "125",
                 "CellOS could not do it: wrong usage, an unreadable document, an unknown backend, \
                  an event that could not be written, a host that lacks something. `doctor`: the \
-                 default backend does not work here.",
+                 default backend does not work here. `run`: a required sink lacks too many events. \
+                 `forward`: something is left.",
             ),
             Self::Refused => (
                 "126",

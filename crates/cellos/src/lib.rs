@@ -25,6 +25,7 @@ mod runs;
 mod say;
 mod signals;
 mod signing;
+mod sinks;
 mod state_dir;
 mod stream_state;
 mod units;

@@ -77,7 +77,7 @@ fn events(request: &HttpRequest) -> Vec<CloudEventV1> {
         Some("application/cloudevents-batch+json") => {
             serde_json::from_slice(&request.body).unwrap()
         }
-        other => panic!("{other:?}"),
+        other => unreachable!("{other:?}"),
     }
 }
 

@@ -3,9 +3,10 @@
 pub(crate) mod attest;
 pub(crate) mod completions;
 pub(crate) mod doctor;
-pub(crate) mod keys;
 pub(crate) mod explain;
+pub(crate) mod forward;
 pub(crate) mod inspect;
+pub(crate) mod keys;
 pub(crate) mod man;
 pub(crate) mod ps;
 pub(crate) mod reap;

@@ -18,6 +18,7 @@ fn every_command_has_a_help_text() {
         "attest",
         "reap",
         "keys",
+        "forward",
         "version",
         "completions",
         "man",

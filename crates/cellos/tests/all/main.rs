@@ -27,6 +27,7 @@ mod program;
 mod readers;
 mod refusals;
 mod run;
+mod sinks;
 mod stopping;
 mod trial;
 mod validate;

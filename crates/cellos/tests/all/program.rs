@@ -127,7 +127,7 @@ macro_rules! snapshot {
         settings.set_prepend_module_to_snapshot(false);
         settings.set_omit_expression(true);
         settings.set_snapshot_path("../snapshots");
-        settings.add_filter(&regex_escape($place.path()), "[place]");
+        settings.add_filter(&$crate::program::regex_escape($place.path()), "[place]");
         settings.add_filter("[0-9A-HJKMNP-TV-Z]{26}", "[ulid]");
         settings.add_filter("[0-9a-hjkmnp-tv-z]{26}", "[ulid]");
         settings.add_filter(r"cellos( |-supervisor )\d+\.\d+\.\d+", "cellos$1[version]");

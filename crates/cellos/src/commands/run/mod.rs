@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cellos_core::{ports::workload::Streams, source::UnknownFields};
+use cellos_core::{ExecutionCellDocument, ports::workload::Streams, source::UnknownFields};
 use cellos_evidence::{attest::run::next_number, log::Durability};
 use cellos_supervisor::{EventsLog, RunOutcome, RunRequest};
 use rustix::fs::FileType;
@@ -28,12 +28,14 @@ use crate::{
     commands::attest::{self, Attestor, Document, Findings, Predicates},
     compose::{self, BackendOptions, PreparedBackend, RunPorts},
     document_file::DocumentSource,
-    evidence_guard,
+    evidence_guard::{self, InReach},
     exit::Exit,
     failure::Failure,
     intake::Intake,
     keys::{self, SigningOptions},
-    say, state_dir,
+    say,
+    sinks::{self, BesideARun},
+    state_dir,
     stream_state::StreamState,
 };
 
@@ -80,6 +82,9 @@ pub(crate) struct RunArgs {
     /// Ed25519 seed to sign with, in base64url, in a file that only its owner can read
     #[arg(long, value_name = "FILE", requires = "attest")]
     signing_key: Option<PathBuf>,
+    /// Deliver the events to these sinks while the cell runs: a YAML file of kind `EventSinks`
+    #[arg(long, value_name = "FILE", env = "CELLOS_SINKS")]
+    sinks: Option<PathBuf>,
     /// Store exported artifacts in this folder
     #[arg(long, value_name = "DIR")]
     export_dir: Option<PathBuf>,
@@ -254,6 +259,10 @@ fn run_with_id(
         Some(file) => file.clone(),
         None => state_dir::event_log(&state)?,
     };
+    let sinks = sinks::configured(args.sinks.as_deref())?;
+    if let Some(sinks) = &sinks {
+        sinks::check_required(sinks, &events_file)?;
+    }
     let (events, events_format) = compose::event_log(
         &events_file,
         args.durability.into(),
@@ -263,6 +272,8 @@ fn run_with_id(
     let attesting = Attesting::prepare(&args, &intake)?;
     // Whatever is before this is of earlier runs.
     let from = next_number(&events_file);
+    // Ends when everything about the run has been said.
+    let _delivery = sinks.map(|sinks| BesideARun::start(sinks, &events_file));
     let outcome = block_on(async {
         let backend = backend.start()?;
         let descriptor = compose::with_exports(backend.descriptor(), args.export_dir.as_deref());
@@ -281,10 +292,12 @@ fn run_with_id(
                 return Err(Failure::refused(refusal));
             }
         };
-        let document = admitted.document();
-        let guarded = evidence_guard::check(document, &events_file, state.root()).and_then(|()| {
-            evidence_guard::keep_private(document, &keys::private_places(&args.signing))
-        });
+        let guarded = keep_apart(
+            admitted.document(),
+            &events_file,
+            state.root(),
+            &args.signing,
+        );
         if let Err(error) = guarded {
             let problems = vec![error.to_string()];
             verdict.record_refusal(problems, &subject, &*events).await;
@@ -332,6 +345,18 @@ fn run_with_id(
         attesting.write(&events_file, from, &outcome.run_id)?;
     }
     Ok(output::exit(&outcome))
+}
+
+/// Keeps the cell away from the log, the state folder and the signing keys.
+fn keep_apart(
+    document: &ExecutionCellDocument,
+    events_file: &Path,
+    state: &Path,
+    signing: &SigningOptions,
+) -> Result<(), InReach> {
+    evidence_guard::check(document, events_file, state)?;
+    evidence_guard::keep_private(document, &keys::private_places(signing))?;
+    Ok(())
 }
 
 /// Where the workload's standard input comes from.
