@@ -1,6 +1,6 @@
 //! `cellos-supervisor` as an existing deployment calls it.
 
-use crate::program::{Place, regex_escape, snapshot, source_file, with_input};
+use crate::program::{Place, snapshot, source_file, with_input};
 
 fn document(place: &Place, script: &str, more: &str) -> String {
     let folder = place.path();

@@ -1,6 +1,6 @@
 //! Help, versions, schema, completions and manual pages.
 
-use crate::program::{Place, cellos_program, regex_escape, snapshot};
+use crate::program::{Place, cellos_program, snapshot};
 
 #[test]
 fn every_command_has_a_help_text() {

@@ -14,7 +14,7 @@ use cellos_evidence::{
 use cellos_testkit::require;
 use jiff::Timestamp;
 
-use crate::program::{Place, regex_escape, snapshot};
+use crate::program::{Place, snapshot};
 
 fn ok(output: &Output) -> String {
     assert!(

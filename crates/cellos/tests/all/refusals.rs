@@ -2,7 +2,7 @@
 
 use cellos_testkit::Ability;
 
-use crate::program::{Place, regex_escape, snapshot, with_input};
+use crate::program::{Place, snapshot, with_input};
 
 #[test]
 fn wrong_calls_of_run_are_explained() {

@@ -5,7 +5,7 @@ use std::process::Output;
 use cellos_testkit::EventLog;
 use serde_json::Value;
 
-use crate::program::{Place, regex_escape, snapshot, with_input};
+use crate::program::{Place, snapshot, with_input};
 
 /// The command in a cell of the stub backend, whose working folder is the place.
 fn run(place: &Place, flags: &[&str], command: &[&str]) -> Output {

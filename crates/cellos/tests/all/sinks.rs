@@ -10,7 +10,7 @@ use std::{
 use cellos_testkit::http::{HttpAnswer, HttpReceiver};
 use serde_json::Value;
 
-use crate::program::{Place, regex_escape, snapshot};
+use crate::program::{Place, snapshot};
 
 /// How long anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,6 +1,6 @@
 //! `cellos validate`.
 
-use crate::program::{Place, regex_escape, snapshot};
+use crate::program::{Place, snapshot};
 
 const GOOD: &str = "\
 apiVersion: cellos.io/v1
