@@ -34,7 +34,7 @@ enum Mark {
 impl OutputMark {
     /// Notes where the streams are.
     pub(crate) fn of(streams: &Streams) -> Self {
-        let files = [&streams.stdout, &streams.stderr].map(|stream| rustix::fs::fstat(stream));
+        let files = [&streams.stdout, &streams.stderr].map(rustix::fs::fstat);
         if let [Ok(stdout), Ok(stderr)] = &files
             && is_file(stdout)
             && (stdout.st_dev, stdout.st_ino) == (stderr.st_dev, stderr.st_ino)
