@@ -14,6 +14,7 @@ mod deadlines;
 mod docs;
 mod drop_in;
 mod ends;
+mod events;
 mod examples;
 mod help;
 mod hosts;
