@@ -7,7 +7,10 @@ use std::{
 
 use async_trait::async_trait;
 use cellos_core::CloudEventV1;
-use cellos_evidence::log::{EventLog, LogConfig};
+use cellos_evidence::{
+    line::{self, Tail},
+    log::{EventLog, LogConfig},
+};
 
 use super::*;
 
@@ -247,4 +250,51 @@ async fn one_process_at_a_time_forwards_to_a_sink() {
         place.forwarder(),
         Err(ForwardError::Cursor(CursorError::Busy { .. }))
     ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotation_is_followed_and_an_empty_live_file_lacks_nothing() {
+    let place = Place::new();
+    let mut tail = Tail::of_new_log("01J");
+    let mut lines = |count: usize| -> Vec<u8> {
+        (0..count)
+            .flat_map(|_| line::encode(&mut tail, &[event("")], None).unwrap())
+            .collect()
+    };
+    let first = lines(3);
+    std::fs::write(&place.log, &first).unwrap();
+    let mut forwarder = place.forwarder().unwrap();
+    assert!(matches!(drain(&mut forwarder).await, End::Empty));
+    // Lines that came just before the rotation, and one behind it.
+    std::fs::write(&place.log, [first, lines(2)].concat()).unwrap();
+    let sealed = |range: &str| place.log.with_file_name(format!("events.{range}.jsonl"));
+    std::fs::rename(&place.log, sealed("000000000000-000000000004")).unwrap();
+    std::fs::write(&place.log, lines(1)).unwrap();
+    assert_eq!(forwarder.lag().unwrap(), 3);
+    assert!(matches!(drain(&mut forwarder).await, End::Empty));
+    drop(forwarder);
+    std::fs::rename(&place.log, sealed("000000000005-000000000005")).unwrap();
+    std::fs::write(&place.log, "").unwrap();
+    assert_eq!(lag(&place.log, "x").unwrap(), 0);
+    std::fs::write(&place.log, lines(1)).unwrap();
+    assert!(matches!(
+        drain(&mut place.forwarder().unwrap()).await,
+        End::Empty
+    ));
+    assert_eq!(place.received(), (0..7).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_is_being_written_is_waited_for() {
+    let place = Place::new();
+    place.append(2, "");
+    let whole = std::fs::read(&place.log).unwrap();
+    let torn = whole.len() - 20;
+    std::fs::write(&place.log, &whole[..torn]).unwrap();
+    let mut forwarder = place.forwarder().unwrap();
+    assert!(matches!(drain(&mut forwarder).await, End::Empty));
+    assert_eq!((place.received(), forwarder.lag().unwrap()), (vec![0], 0));
+    std::fs::write(&place.log, &whole).unwrap();
+    assert!(matches!(drain(&mut forwarder).await, End::Empty));
+    assert_eq!(place.received(), [0, 1]);
 }
