@@ -95,8 +95,8 @@ pub(crate) enum Ended {
     Refused(String),
     /// The sink, its cursor or the log cannot be used.
     Failed(String),
-    /// The time was over.
-    OutOfTime,
+    /// The time was over; with what failed last, where something did.
+    OutOfTime(Option<String>),
 }
 
 impl Report {
@@ -112,7 +112,8 @@ impl Report {
             Ended::Away(reason) => Some(reason.clone()),
             Ended::Refused(reason) => Some(format!("refused: {reason}")),
             Ended::Failed(reason) => Some(reason.clone()),
-            Ended::OutOfTime => Some("the time for it was over".to_owned()),
+            Ended::OutOfTime(None) => Some("the time for it was over".to_owned()),
+            Ended::OutOfTime(Some(reason)) => Some(reason.clone()),
         }
     }
 }
@@ -169,7 +170,7 @@ impl OneSink {
                 Ok(None) => return self.report(0, Ended::Complete),
                 Err(error) => return self.report(0, Ended::Failed(error.to_string())),
             },
-            () = time_is_over(&mut over, within) => return self.report(0, Ended::OutOfTime),
+            () = time_is_over(&mut over, within) => return self.report(0, Ended::OutOfTime(None)),
         };
         let ended = tokio::select! {
             end = forwarder.forward(&mut self.until) => match end {
@@ -178,7 +179,11 @@ impl OneSink {
                 End::Refused(reason) => Ended::Refused(reason),
                 End::Failed(error) => Ended::Failed(error.to_string()),
             },
-            () = time_is_over(&mut over, within) => Ended::OutOfTime,
+            () = time_is_over(&mut over, within) => Ended::OutOfTime(None),
+        };
+        let ended = match ended {
+            Ended::OutOfTime(_) => Ended::OutOfTime(forwarder.trouble().map(str::to_owned)),
+            other => other,
         };
         self.report(forwarder.delivered(), ended)
     }

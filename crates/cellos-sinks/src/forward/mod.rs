@@ -97,6 +97,8 @@ pub struct Forwarder {
     /// What stops reading behind the pending events.
     stuck: Option<SourceError>,
     delivered: u64,
+    /// Why the last delivery failed, where it did.
+    trouble: Option<String>,
 }
 
 impl Forwarder {
@@ -118,6 +120,7 @@ impl Forwarder {
             held: None,
             stuck: None,
             delivered: 0,
+            trouble: None,
         })
     }
 
@@ -125,6 +128,12 @@ impl Forwarder {
     #[must_use]
     pub fn delivered(&self) -> u64 {
         self.delivered
+    }
+
+    /// Why the last delivery failed, where it did.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 
     /// How many events of the log are not acknowledged.
@@ -153,8 +162,12 @@ impl Forwarder {
             return Err(error.into());
         }
         match self.sink.deliver(&self.pending).await {
-            Ok(()) => Ok(Step::Delivered(self.acknowledge(self.pending.len())?)),
+            Ok(()) => {
+                self.trouble = None;
+                Ok(Step::Delivered(self.acknowledge(self.pending.len())?))
+            }
             Err(error) => {
+                self.trouble = Some(error.reason.clone());
                 let acknowledged = error.acknowledged.min(self.pending.len());
                 let delivered = self.acknowledge(acknowledged)?;
                 Ok(Step::Failed { delivered, error })

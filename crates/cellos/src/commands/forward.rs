@@ -145,7 +145,7 @@ fn as_json(report: &Report) -> Value {
             Ended::Away(_) => "away",
             Ended::Refused(_) => "refused",
             Ended::Failed(_) => "failed",
-            Ended::OutOfTime => "outOfTime",
+            Ended::OutOfTime(_) => "outOfTime",
         },
         "reason": report.reason(),
     })

@@ -113,6 +113,7 @@ fn what_an_outage_kept_back_is_delivered_later_in_order_and_once() {
     let said = stderr(&output);
     let line = format!("{missing} events are left for sink audit (");
     assert!(said.contains(&line), "{said}");
+    assert!(said.contains("refused"), "it says why: {said}");
     let (code, report) = trial.forward();
     assert_eq!((code, &report["end"]), (125, &"away".into()), "{report}");
     assert_eq!(report["left"], missing);
