@@ -9,6 +9,7 @@ use crate::{
         attest, completions, doctor, explain, forward, inspect, keys, man, ps, reap, run, schema,
         validate, verify, version, vm,
     },
+    commands::{attest, completions, doctor, keys, man, reap, run, schema, validate, version, vm},
     compose::PreparedBackend,
     exit::Exit,
     failure::Failure,

@@ -25,7 +25,7 @@ const REQUIRE_VARIABLE: &str = "CELLOS_REQUIRE_SIGNING";
 /// Who signs the events of a command.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct SigningOptions {
-    /// Sign the events with this key: a file, or the name of a key in the key folder [default:
+    /// Sign with this key: a file, or the name of a key in the key folder [default:
     /// CELLOS_SIGNING_KEY, else the current key of the key folder, if there is one]
     #[arg(long, value_name = "KEY", conflicts_with = "no_signing")]
     signing_key: Option<OsString>,

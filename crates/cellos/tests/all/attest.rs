@@ -38,9 +38,10 @@ impl Signing {
             .unwrap()
             .verifying_key()
             .as_bytes();
-        let path = place.file("key.seed", SEED);
+        let path = place.file("k1.key", SEED);
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        let kid = format!("ed25519-{}", &hex(&Sha256::digest(public))[..16]);
+        // A key is named after its file.
+        let kid = "k1".to_owned();
         let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(public);
         place.file("keys.json", json!({ &kid: text }).to_string());
         Self {
@@ -64,7 +65,7 @@ impl Signing {
             "--log",
             "events.jsonl",
             "--signing-key",
-            "key.seed",
+            "./k1.key",
         ];
         self.place
             .cellos(&[&head, arguments].concat())
@@ -157,9 +158,9 @@ fn log_with_artifact(path: &Path, content: &[u8]) {
 fn a_public_verifier_accepts_what_a_run_attests_of_itself() {
     require!("python-packages");
     let signing = Signing::new();
-    let flags = ["--attest", "out.intoto.jsonl", "--signing-key", "key.seed"];
+    let flags = ["--attest", "out.intoto.jsonl", "--signing-key", "./k1.key"];
     // An earlier run in the same log is none of its business.
-    succeeded(&signing.run(&[], &["true"]));
+    succeeded(&signing.run(&flags[2..], &["true"]));
     let output = signing.run(
         &[&flags[..], &["--run-id", "r1"]].concat(),
         &["sh", "-c", "exit 7"],
@@ -393,13 +394,13 @@ fn a_run_whose_part_of_the_log_is_not_in_order_is_not_attested() {
 fn nothing_is_attested_without_a_key_that_only_its_owner_can_read() {
     let signing = Signing::new();
     let output = signing.place.cellos(&["attest", "r1"]).output().unwrap();
-    failed(&output, 125, "--signing-key");
+    failed(&output, 125, "there is no key");
     let output = signing.run(&["--attest", "out"], &["touch", "ran"]);
-    failed(&output, 125, "--signing-key");
-    let key = signing.path("key.seed");
+    failed(&output, 125, "there is no key");
+    let key = signing.path("k1.key");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let flags = ["--attest", "out", "--signing-key", "key.seed"];
-    failed(&signing.run(&flags, &["touch", "ran"]), 125, "chmod 600");
+    let flags = ["--attest", "out", "--signing-key", "./k1.key"];
+    failed(&signing.run(&flags, &["touch", "ran"]), 125, "k1.key");
     assert!(!signing.path("ran").exists());
 }
 
@@ -410,7 +411,7 @@ fn what_is_blanked_in_the_events_is_not_in_the_attestation() {
         "--attest",
         "out",
         "--signing-key",
-        "key.seed",
+        "./k1.key",
         "--redact",
         "argv",
     ];

@@ -19,10 +19,10 @@ use cellos_evidence::attest::{
 };
 use serde_json::Value;
 
-use super::{AttestArgs, signer};
+use super::AttestArgs;
 use crate::{
     commands::run::document_value, document_file::DocumentSource, exit::Exit, failure::Failure,
-    intake::Intake, say, state_dir,
+    intake::Intake, keys, say, state_dir,
 };
 
 /// Longest builder id, in bytes.
@@ -65,6 +65,8 @@ pub(crate) struct Attestor {
 /// Why a run is not attested.
 #[derive(Debug, thiserror::Error)]
 enum RefusedError {
+    #[error("an attestation has to be signed, and there is no key")]
+    NoKey,
     #[error(
         "run {run_id} is not attested, because its part of the log is not in order: {findings}"
     )]
@@ -185,10 +187,15 @@ pub(super) fn builder_uri(text: &str) -> Result<String, String> {
     }
 }
 
+/// The key that attestations are signed with. There has to be one.
+pub(crate) fn signer(signer: Option<Arc<dyn Signer>>) -> Result<Arc<dyn Signer>, Failure> {
+    signer.ok_or_else(|| Failure::call(RefusedError::NoKey).hint("cellos keys generate makes one"))
+}
+
 /// `cellos attest RUN`.
-pub(super) fn run(args: &AttestArgs, run_id: &str, key: &Path) -> Result<Exit, Failure> {
+pub(super) fn run(args: &AttestArgs, run_id: &str) -> Result<Exit, Failure> {
     let attestor = Attestor {
-        signer: signer(key)?,
+        signer: signer(keys::configured(&args.signing)?)?,
         builder_id: args.builder_id.clone(),
         predicates: args.predicate,
         findings: match args.allow_findings {

@@ -2,22 +2,20 @@
 
 mod check;
 mod make;
-mod signer;
 
 use std::path::PathBuf;
 
-pub(crate) use make::{Attestor, Document, Findings, Predicates};
-pub(crate) use signer::signer;
+pub(crate) use make::{Attestor, Document, Findings, Predicates, signer};
 
-use crate::{exit::Exit, failure::Failure};
+use crate::{exit::Exit, failure::Failure, keys::SigningOptions};
 
 /// Attests what the log says of a run, or checks attestations
 ///
 /// What comes out are in-toto statements in signed DSSE envelopes, one a line: where the run's
 /// artifacts come from (SLSA provenance), and what was seen of it (runtime trace).
 ///
-///   cellos attest 01KB... --signing-key key.seed -o app.intoto.jsonl
-///   cellos attest --check app.intoto.jsonl --keys keys.json --artifact app.tar
+///   cellos attest 01KB... -o app.intoto.jsonl
+///   cellos attest --check app.intoto.jsonl --keys keyset.json --artifact app.tar
 ///
 /// A run whose part of the log is not in order is not attested. `--check` ends in 0 when every
 /// line is an attestation by a key of the keyset, and every artifact is a subject of one.
@@ -43,9 +41,8 @@ pub(crate) struct AttestArgs {
     /// What to attest
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = Predicates::All, conflicts_with = "check")]
     predicate: Predicates,
-    /// Ed25519 seed to sign with, in base64url, in a file that only its owner can read
-    #[arg(long, value_name = "FILE", required_unless_present = "check")]
-    signing_key: Option<PathBuf>,
+    #[command(flatten)]
+    signing: SigningOptions,
     /// URI of this host or service, by which verifiers know who ran it
     #[arg(long, value_name = "URI", value_parser = make::builder_uri, conflicts_with = "check")]
     builder_id: Option<String>,
@@ -72,9 +69,9 @@ pub(crate) struct AttestArgs {
 
 /// Makes or checks.
 pub(crate) fn run(args: &AttestArgs) -> Result<Exit, Failure> {
-    match (&args.check, &args.keys, &args.run, &args.signing_key) {
-        (Some(file), Some(keys), ..) => check::run(file, keys, &args.artifact, args.json.into()),
-        (_, _, Some(run_id), Some(key)) => make::run(args, run_id, key),
+    match (&args.check, &args.keys, &args.run) {
+        (Some(file), Some(keys), _) => check::run(file, keys, &args.artifact, args.json.into()),
+        (_, _, Some(run_id)) => make::run(args, run_id),
         // clap lets no other combination through.
         _ => Ok(Exit::Failure),
     }

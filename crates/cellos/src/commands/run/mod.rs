@@ -10,9 +10,12 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use cellos_core::{ExecutionCellDocument, ports::workload::Streams, source::UnknownFields};
+use cellos_core::{
+    ExecutionCellDocument, ports::workload::Streams, signing::Signer, source::UnknownFields,
+};
 use cellos_evidence::{attest::run::next_number, log::Durability};
 use cellos_supervisor::{EventsLog, RunOutcome, RunRequest};
 use rustix::fs::FileType;
@@ -77,11 +80,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "LIST")]
     redact: Option<String>,
     /// Attest the run when it has ended, in this file: signed in-toto statements, one a line
-    #[arg(long, value_name = "FILE", requires = "signing_key")]
+    #[arg(long, value_name = "FILE")]
     attest: Option<PathBuf>,
-    /// Ed25519 seed to sign with, in base64url, in a file that only its owner can read
-    #[arg(long, value_name = "FILE", requires = "attest")]
-    signing_key: Option<PathBuf>,
     /// Deliver the events to these sinks while the cell runs: a YAML file of kind `EventSinks`
     #[arg(long, value_name = "FILE", env = "CELLOS_SINKS")]
     sinks: Option<PathBuf>,
@@ -184,13 +184,17 @@ struct Attesting {
 }
 
 impl Attesting {
-    fn prepare(args: &RunArgs, intake: &Intake) -> Result<Option<Self>, Failure> {
-        let (Some(path), Some(key)) = (&args.attest, &args.signing_key) else {
+    fn prepare(
+        args: &RunArgs,
+        intake: &Intake,
+        signer: Option<Arc<dyn Signer>>,
+    ) -> Result<Option<Self>, Failure> {
+        let Some(path) = &args.attest else {
             return Ok(None);
         };
         Ok(Some(Self {
             attestor: Attestor {
-                signer: attest::signer(key)?,
+                signer: attest::signer(signer)?,
                 builder_id: None,
                 predicates: Predicates::All,
                 findings: Findings::Refuse,
@@ -245,6 +249,7 @@ fn run_with_id(
     }
     let raw_spec_sha256 = intake.sha256()?;
     let signer = keys::configured(&args.signing)?;
+    let attesting = Attesting::prepare(&args, &intake, signer.clone())?;
 
     let backend = match begun {
         Some(begun) if begun.name() == args.backend => begun,
@@ -269,7 +274,6 @@ fn run_with_id(
         args.redact.as_deref(),
         signer,
     )?;
-    let attesting = Attesting::prepare(&args, &intake)?;
     // Whatever is before this is of earlier runs.
     let from = next_number(&events_file);
     // Ends when everything about the run has been said.
