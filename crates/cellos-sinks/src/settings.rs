@@ -32,6 +32,7 @@ use serde::{
 
 use crate::remote::{
     SinkConfig,
+    nats::{self, NatsConfig},
     otlp::{self, OtlpConfig},
     stdout::{self, StdoutConfig},
     webhook::{self, WebhookConfig},
@@ -147,6 +148,7 @@ macro_rules! kinds {
 
 kinds! {
     Webhook webhook::KIND => WebhookConfig;
+    Nats nats::KIND => NatsConfig;
     Otlp otlp::KIND => OtlpConfig;
     Stdout stdout::KIND => StdoutConfig;
 }

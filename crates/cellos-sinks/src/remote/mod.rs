@@ -6,6 +6,7 @@
 
 pub mod credential;
 pub mod http;
+pub mod nats;
 pub mod otlp;
 pub mod stdout;
 pub mod webhook;

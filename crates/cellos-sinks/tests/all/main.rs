@@ -6,6 +6,7 @@
 )]
 
 mod disk_full;
+mod nats;
 mod otlp;
 mod processes;
 mod remote_contract;

@@ -1,0 +1,11 @@
+//! The NATS sink against a real `nats-server`.
+
+mod contract;
+mod forward;
+mod jwt;
+mod login;
+mod outage;
+mod server;
+mod settings;
+mod streams;
+mod tls;
