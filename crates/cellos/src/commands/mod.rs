@@ -9,6 +9,7 @@ pub(crate) mod inspect;
 pub(crate) mod keys;
 pub(crate) mod man;
 pub(crate) mod ps;
+pub(crate) mod prove;
 pub(crate) mod reap;
 pub(crate) mod run;
 pub(crate) mod schema;

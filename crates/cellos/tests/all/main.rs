@@ -26,6 +26,7 @@ mod machines;
 mod output;
 mod program;
 mod readers;
+mod prove;
 mod refusals;
 mod run;
 mod sinks;
