@@ -1,10 +1,14 @@
 //! Checking a chained log line by line.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{
     canonical,
     report::{PublishedHead, Unchecked},
+    seals::{self, Sealed},
     session::{RunTag, Session, read_facts},
     signatures::{Group, Member, Signatures},
 };
@@ -40,6 +44,7 @@ pub(super) struct Chain<'k> {
     /// Whether any line carries a signature.
     is_signed: bool,
     heads: Vec<Head>,
+    sealed: Option<Sealed>,
 }
 
 /// What kind of line was reported last as being in the wrong place; one finding for many.
@@ -81,6 +86,7 @@ impl<'k> Chain<'k> {
             signatures,
             is_signed: false,
             heads: Vec::new(),
+            sealed: None,
         }
     }
 
@@ -93,8 +99,55 @@ impl<'k> Chain<'k> {
         });
     }
 
+    /// The log begins with what stands beside this file.
+    pub(super) fn begin_log(&mut self, session: &mut Session<'_>, log: &Path) {
+        let head = match seals::head(log, session.checks.keys) {
+            Ok(head) => head,
+            Err((kind, detail)) => return session.find(session.place(0), kind, detail),
+        };
+        // The head of an empty log names no line.
+        if let Some(head) = head
+            && let Some(seq) = head.next_seq.checked_sub(1)
+        {
+            let hash = head.last_hash.to_hex();
+            self.demand(PublishedHead { seq, hash }, "the head file");
+        }
+    }
+
+    /// A file of the log begins.
+    pub(super) fn begin_file(&mut self, session: &mut Session<'_>, path: &Path) {
+        self.sealed = match Sealed::beside(path, session.checks.keys) {
+            Ok(sealed) => sealed,
+            Err((kind, detail)) => {
+                session.find(session.place(0), kind, detail);
+                None
+            }
+        };
+        let Some(sealed) = &self.sealed else {
+            return;
+        };
+        let body = &sealed.seal.body;
+        let vouches = sealed.is_vouched || session.checks.keys.is_none();
+        if self.log_id.is_none() && body.first > 0 && vouches {
+            session.summary.not_checked(Unchecked::Pruned);
+            session.summary.log_id = Some(body.log_id.clone());
+            self.log_id = Some(body.log_id.clone());
+            self.next = body.first;
+            self.prev = Some(body.before);
+        }
+    }
+
+    /// Whether the lines of this file were written before the log was signed, and its first signer
+    /// vouches for them.
+    fn is_from_before(&self) -> bool {
+        !self.is_signed && self.sealed.as_ref().is_some_and(|sealed| sealed.is_vouched)
+    }
+
     /// Takes one line in.
     pub(super) fn line(&mut self, session: &mut Session<'_>, raw: &RawLine<'_>) {
+        if let Some(sealed) = &mut self.sealed {
+            sealed.line(raw);
+        }
         let unreadable = match raw.end {
             LineEnd::Ended => match canonical::check(raw.bytes) {
                 Ok(()) => None,
@@ -369,7 +422,8 @@ impl<'k> Chain<'k> {
         unsigned.count += 1;
         unsigned.last_line = member.line;
         session.summary.unsigned_lines += 1;
-        if self.signatures.is_some() || session.checks.requires_signatures() {
+        let matters = self.signatures.is_some() || session.checks.requires_signatures();
+        if matters && !self.is_from_before() {
             session.break_run(member.tag);
         }
     }
@@ -386,6 +440,13 @@ impl<'k> Chain<'k> {
             session.summary.not_checked(Unchecked::NotSigned);
             return;
         }
+        if self.is_from_before() {
+            let detail = format!(
+                "{} lines were written before the log was signed; their seal is signed",
+                unsigned.count
+            );
+            return session.find(first, FindingKind::UnsignedBefore, detail);
+        }
         let detail = match unsigned.count {
             1 => "no signature speaks for this line".to_owned(),
             count => format!(
@@ -400,6 +461,14 @@ impl<'k> Chain<'k> {
     /// one file.
     pub(super) fn end_file(&mut self, session: &mut Session<'_>) {
         self.give_up_group(session);
+        if self.is_from_before() {
+            self.report_unsigned(session);
+        }
+        if let Some((kind, detail)) = self.sealed.take().and_then(|it| it.fault(self.last)) {
+            let place = session.place(0);
+            session.find(place.clone(), kind, detail);
+            session.missing_before(place);
+        }
     }
 
     /// The end of the log.

@@ -25,9 +25,9 @@ pub(super) struct Input {
     pub(super) format: LogFormat,
 }
 
-/// The files of the log at a path, in order. A folder is searched for the log in it, and a log for
-/// the sealed segments beside it.
-pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>, VerifyError> {
+/// The log at a path, and its files in order. A folder is searched for the log in it, and a log
+/// for the sealed segments beside it.
+pub(super) fn files(path: &Path) -> Result<(PathBuf, Vec<PathBuf>), VerifyError> {
     let metadata = std::fs::metadata(path);
     let is_folder = metadata.as_ref().is_ok_and(std::fs::Metadata::is_dir);
     let log = if is_folder {
@@ -50,10 +50,10 @@ pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>, VerifyError> {
                 source,
             });
         }
-        _ if log.exists() => files.push(log),
+        _ if log.exists() => files.push(log.clone()),
         _ => {}
     }
-    Ok(files)
+    Ok((log, files))
 }
 
 /// The sealed segments of a log, by the number of their first line.

@@ -11,6 +11,7 @@ mod policy;
 mod published;
 mod report;
 mod rows;
+mod seals;
 mod session;
 mod signatures;
 #[cfg(test)]
@@ -130,7 +131,7 @@ pub enum VerifyError {
 /// # Errors
 /// [`VerifyError`].
 pub fn total_bytes(log: &Path) -> Result<u64, VerifyError> {
-    let files = input::files(log)?;
+    let (_, files) = input::files(log)?;
     Ok(files
         .iter()
         .filter_map(|file| std::fs::metadata(file).ok())
@@ -147,7 +148,7 @@ pub fn verify(
     checks: &Checks<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Summary, VerifyError> {
-    let files = input::files(log)?;
+    let (live, files) = input::files(log)?;
     let mut session = Session::new(checks, observer);
     let mut reader: Option<Reader<'_>> = None;
     let mut last = Arc::new(log.to_owned());
@@ -168,7 +169,7 @@ pub fn verify(
             Some(reader) => reader,
             None => reader.insert(Reader::new(&input, checks)?),
         };
-        reader.file(&mut session, input, &path)?;
+        reader.file(&mut session, input, &path, &live)?;
         last = path;
     }
     match reader {
@@ -227,6 +228,7 @@ impl<'k> Reader<'k> {
         session: &mut Session<'_>,
         input: Input,
         path: &Arc<PathBuf>,
+        log: &Path,
     ) -> Result<(), VerifyError> {
         if input.format != self.format() {
             return Err(VerifyError::MixedFormats {
@@ -237,6 +239,10 @@ impl<'k> Reader<'k> {
         }
         match self {
             Self::Chained(chain) => {
+                if session.summary.files.len() == 1 {
+                    chain.begin_log(session, log);
+                }
+                chain.begin_file(session, path);
                 lines(session, input, |session, raw| chain.line(session, raw))?;
                 chain.end_file(session);
                 Ok(())

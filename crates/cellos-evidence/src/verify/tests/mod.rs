@@ -1,6 +1,7 @@
 //! Attacks on small logs.
 
 mod anything;
+mod beside;
 mod published;
 
 use std::{fs, path::Path};
