@@ -1,6 +1,9 @@
 //! What can be said of a run when it has ended.
 
-use super::view::{EndKind, EndView, RunView, micros_between};
+use super::{
+    parts::{EndKind, EndView},
+    view::{RunView, micros_between},
+};
 use crate::finding::{Finding, FindingKind};
 
 /// Seconds between the polite request to end and the kill, where the document does not say.

@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::view::{
-    EgressRule, ExportView, FlowLayer, FlowView, IdentityStage, IdentityView, RunView,
+use super::{
+    parts::{EgressRule, ExportView, FlowLayer, FlowView, IdentityStage, IdentityView},
+    view::RunView,
 };
 use crate::finding::{Finding, FindingKind};
 

@@ -8,10 +8,12 @@
 
 mod ending;
 mod grants;
+mod parts;
 mod snapshot;
 mod source;
 mod step;
 mod take;
+mod used;
 mod view;
 
 use std::{
@@ -25,17 +27,17 @@ use jiff::{Timestamp, ToSpan as _};
 pub use self::ending::{
     DEFAULT_GRACE_SECONDS, END_SLACK_SECONDS, EXPORT_SLACK_SECONDS, TEARDOWN_SLACK_SECONDS,
 };
+pub use self::parts::{
+    Artifact, CommandView, CorrelationView, Declared, EgressRule, EndKind, EndView, EventRef,
+    ExportView, FlowLayer, FlowView, IdentityStage, IdentityView, LimitView, Limits,
+    MachineDigests, MachineView, Mount, Phase, PlacementView, PostureView, UsageView,
+};
 pub use self::snapshot::{
     CurrentState, ExportStage, ExportedFile, IdentityProgress, LifecycleStage, Snapshot,
 };
 pub use self::source::{NoEvent, event_in};
 use self::step::Step;
-pub use self::view::{
-    Artifact, CommandView, CorrelationView, Declared, EgressRule, EndKind, EndView, EventRef,
-    ExportView, FlowLayer, FlowView, IdentityStage, IdentityView, Kept, LimitView, Limits,
-    MAX_KEPT, MAX_RUN_BYTES, MAX_TEXT_BYTES, MachineDigests, MachineView, Mount, Phase,
-    PlacementView, PostureView, RunView, UsageView,
-};
+pub use self::view::{Kept, MAX_KEPT, MAX_RUN_BYTES, MAX_TEXT_BYTES, RunView};
 use crate::{
     facts::{DataFacts, Facts},
     finding::{Finding, FindingKind, Place, RunKey},

@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use super::view::{EndKind, ExportView, IdentityStage, PlacementView, RunView};
+use super::{
+    parts::{EndKind, ExportView, IdentityStage, PlacementView},
+    view::RunView,
+};
 
 /// The state of a run. Names and meanings are those of the published contract; from `outcome` on
 /// the fields are ours.

@@ -3,14 +3,15 @@
 use jiff::Timestamp;
 
 use super::{
-    grants, short,
-    step::Step,
-    view::{
+    grants,
+    parts::{
         Artifact, CommandView, CorrelationView, Declared, EgressRule, EndKind, EndView, EventRef,
-        ExportView, FlowLayer, FlowView, IdentityStage, IdentityView, Kept, LimitView, Limits,
-        MAX_KEPT, MAX_TEXT_BYTES, MAX_TEXTS, MachineView, Mount, Phase, PlacementView, PostureView,
-        RunView, UsageView, cut_to, micros_between,
+        LimitView, Limits, MachineView, Mount, Phase, PlacementView, PostureView, UsageView,
     },
+    short,
+    step::Step,
+    used,
+    view::{Kept, MAX_KEPT, MAX_TEXT_BYTES, MAX_TEXTS, RunView, cut_to, micros_between},
 };
 use crate::{
     facts::{DataFacts, DeclaredFacts, Facts, LimitFacts, List, StreamFacts, UsageFacts},
@@ -22,12 +23,12 @@ use crate::{
 const CLOCK_GRAIN_MICROS: i64 = 1000;
 
 /// One event and what it is taken in for.
-struct Event<'e, 'a> {
-    facts: &'e Facts<'a>,
-    data: &'e DataFacts<'a>,
-    time: Option<Timestamp>,
-    place: &'e Place,
-    findings: &'e mut Vec<Finding>,
+pub(super) struct Event<'e, 'a> {
+    pub(super) facts: &'e Facts<'a>,
+    pub(super) data: &'e DataFacts<'a>,
+    pub(super) time: Option<Timestamp>,
+    pub(super) place: &'e Place,
+    pub(super) findings: &'e mut Vec<Finding>,
 }
 
 /// Takes an event in.
@@ -62,19 +63,19 @@ pub(super) fn event(
         Step::Posture => posture(view, &mut event),
         Step::Spawned => spawned(view, &mut event),
         Step::Completed => completed(view, &mut event),
-        Step::Touched => touched(view, &mut event),
+        Step::Touched => used::touched(view, &mut event),
         Step::Exported | Step::ExportedOld | Step::ExportFailed => {
-            exported(view, step, &mut event);
+            used::exported(view, step, &mut event);
         }
         Step::Summary => summary(view, &mut event),
         Step::Homeostasis => {
             view.secret_count = data.declared_secret_count.or(view.secret_count);
         }
         Step::Materialized | Step::Revoked | Step::IdentityFailed => {
-            identity(view, step, &mut event);
+            used::identity(view, step, &mut event);
         }
-        Step::Flow | Step::Name | Step::Query => flow(view, step, &mut event),
-        Step::Resolution => resolution(view, &mut event),
+        Step::Flow | Step::Name | Step::Query => used::flow(view, step, &mut event),
+        Step::Resolution => used::resolution(view, &mut event),
         Step::Destroyed | Step::Failed => end(view, step, &event),
         Step::ManifestFailed | Step::PoolCheckout | Step::Side | Step::Other => {}
     }
@@ -461,80 +462,6 @@ fn limit_view(view: &mut RunView, limit: &LimitFacts<'_>) -> LimitView {
     }
 }
 
-fn touched(view: &mut RunView, event: &mut Event<'_, '_>) {
-    let Some(declared) = &view.declared else {
-        return;
-    };
-    let (name, path) = (
-        event.data.artifact_name.as_deref().unwrap_or_default(),
-        event.data.source_path.as_deref(),
-    );
-    let is_declared = declared.artifacts.iter().any(|artifact| {
-        artifact.name == cut(name)
-            && artifact
-                .path
-                .as_deref()
-                .zip(path)
-                .is_none_or(|(a, b)| a == cut(b))
-    });
-    if !is_declared {
-        let detail = format!(
-            "a file was opened for export as {:?} from {:?}, which the document does not declare",
-            cut(name),
-            cut(path.unwrap_or_default())
-        );
-        view.find(
-            event.findings,
-            event.place,
-            FindingKind::UndeclaredExport,
-            detail,
-        );
-    }
-}
-
-fn exported(view: &mut RunView, step: Step, event: &mut Event<'_, '_>) {
-    let data = event.data;
-    let receipt = data.receipt.as_deref();
-    let Some(name) = data.artifact_name.as_deref() else {
-        return missing(view, event, "artifactName");
-    };
-    let sha256 = data
-        .sha256
-        .as_deref()
-        .or_else(|| receipt.and_then(|receipt| receipt.sha256.as_deref()));
-    let (export, size) = view.weigh(|view| ExportView {
-        name: view.text(name),
-        target_kind: kept(
-            view,
-            receipt
-                .and_then(|receipt| receipt.target_kind.as_deref())
-                .or(data.target_kind.as_deref()),
-        ),
-        target_name: kept(
-            view,
-            receipt
-                .and_then(|receipt| receipt.target_name.as_deref())
-                .or(data.target_name.as_deref()),
-        ),
-        destination: kept(
-            view,
-            receipt
-                .and_then(|receipt| receipt.destination.as_deref())
-                .or(data.destination.as_deref())
-                .or(data.destination_relative.as_deref()),
-        ),
-        bytes_written: receipt
-            .and_then(|receipt| receipt.bytes_written)
-            .or(data.bytes_written),
-        sha256: kept(view, sha256),
-        failure: (step == Step::ExportFailed)
-            .then(|| view.text(data.reason.as_deref().unwrap_or("no reason given"))),
-        place: event.place.clone(),
-    });
-    grants::check_export(view, &export, event.findings);
-    push_checked(view, |view| &mut view.exports, (export, size), event);
-}
-
 fn summary(view: &mut RunView, event: &mut Event<'_, '_>) {
     let is_known = view.secret_delivery_mode.is_some();
     if is_again(view, event, is_known) {
@@ -561,85 +488,6 @@ fn summary(view: &mut RunView, event: &mut Event<'_, '_>) {
         }
         (None, count) => view.egress_rule_count = count,
         _ => {}
-    }
-}
-
-fn identity(view: &mut RunView, step: Step, event: &mut Event<'_, '_>) {
-    let data = event.data;
-    let facts = data.identity.as_deref();
-    let Some(secret) = facts.and_then(|identity| identity.secret_ref.as_deref()) else {
-        return missing(view, event, "identity.secretRef");
-    };
-    let stage = match (step, data.operation.as_deref()) {
-        (Step::Materialized, _) => IdentityStage::Materialized,
-        (Step::Revoked, _) => IdentityStage::Revoked,
-        (_, Some("revoke")) => IdentityStage::RevokeFailed,
-        _ => IdentityStage::MaterializeFailed,
-    };
-    let (identity, size) = view.weigh(|view| IdentityView {
-        secret_ref: view.text(secret),
-        kind: kept(
-            view,
-            facts.and_then(|facts| facts.kind.as_ref()).map(|k| &*k.0),
-        ),
-        provider: kept(view, facts.and_then(|facts| facts.provider.as_deref())),
-        audience: kept(view, facts.and_then(|facts| facts.audience.as_deref())),
-        stage,
-        place: event.place.clone(),
-    });
-    grants::check_identity(view, &identity, event.findings);
-    push_checked(view, |view| &mut view.identities, (identity, size), event);
-}
-
-fn flow(view: &mut RunView, step: Step, event: &mut Event<'_, '_>) {
-    let data = event.data;
-    let (layer, decision, host) = match step {
-        Step::Name => (FlowLayer::Name, data.action.as_deref(), &data.sni_host),
-        Step::Query => (FlowLayer::Query, data.decision.as_deref(), &data.query_name),
-        _ => (FlowLayer::Packet, data.decision.as_deref(), &data.dst_addr),
-    };
-    let Some(decision) = decision else {
-        return missing(view, event, "decision");
-    };
-    let reason = data.reason_code.as_deref();
-    let (flow, size) = view.weigh(|view| FlowView {
-        layer,
-        decision: view.text(decision),
-        host: kept(view, host.as_deref()),
-        port: data.dst_port,
-        protocol: kept(view, data.protocol.as_deref()),
-        reason_code: kept(view, reason),
-        rule: kept(view, data.nft_rule_ref.as_deref()),
-        needs_rule: decision == "allow"
-            && layer != FlowLayer::Query
-            && data.direction.as_deref() != Some("ingress")
-            && !matches!(
-                reason,
-                Some("nft_resolver_allowlist_match" | "egress_declared_allowlist")
-            ),
-        place: event.place.clone(),
-    });
-    grants::check_flow(view, &flow, event.findings);
-    push_checked(view, |view| &mut view.flows, (flow, size), event);
-}
-
-fn resolution(view: &mut RunView, event: &mut Event<'_, '_>) {
-    let name = event.data.fqdn.as_deref().unwrap_or_default();
-    for target in items(event.data.targets.as_ref()) {
-        let pair = view.weigh(|view| {
-            let address = target.address.as_deref().unwrap_or_default();
-            (view.text(name), view.text(address))
-        });
-        push(view, |view| &mut view.resolved, pair);
-    }
-    if !view.resolved.is_complete() {
-        let detail = "a name resolved to more addresses than are kept";
-        view.find(
-            event.findings,
-            event.place,
-            FindingKind::NotFollowed,
-            detail,
-        );
     }
 }
 
@@ -686,14 +534,14 @@ fn keep_event(view: &mut RunView, event: &Event<'_, '_>) {
     push(view, |view| &mut view.events, kept);
 }
 
-fn missing(view: &mut RunView, event: &mut Event<'_, '_>, name: &str) {
+pub(super) fn missing(view: &mut RunView, event: &mut Event<'_, '_>, name: &str) {
     let detail = format!("{}: `{name}` is missing", short(&event.facts.ty));
     view.find(event.findings, event.place, FindingKind::Malformed, detail);
 }
 
 /// Keeps an item that the document has to declare. What is not kept before the document is known
 /// cannot be checked, which is an error.
-fn push_checked<T>(
+pub(super) fn push_checked<T>(
     view: &mut RunView,
     list: fn(&mut RunView) -> &mut Kept<T>,
     item: (T, usize),
@@ -712,7 +560,11 @@ fn push_checked<T>(
 }
 
 /// Counts an item, and keeps it where there is room.
-fn push<T>(view: &mut RunView, list: fn(&mut RunView) -> &mut Kept<T>, (item, size): (T, usize)) {
+pub(super) fn push<T>(
+    view: &mut RunView,
+    list: fn(&mut RunView) -> &mut Kept<T>,
+    (item, size): (T, usize),
+) {
     let has_place = list(view).items.len() < MAX_KEPT;
     let is_kept = has_place && view.takes(size);
     let list = list(view);
@@ -722,11 +574,11 @@ fn push<T>(view: &mut RunView, list: fn(&mut RunView) -> &mut Kept<T>, (item, si
     }
 }
 
-fn kept(view: &mut RunView, text: Option<&str>) -> Option<String> {
+pub(super) fn kept(view: &mut RunView, text: Option<&str>) -> Option<String> {
     text.map(|text| view.text(text))
 }
 
-fn items<T>(list: Option<&List<T>>) -> &[T] {
+pub(super) fn items<T>(list: Option<&List<T>>) -> &[T] {
     list.map_or(&[], |list| &list.items)
 }
 

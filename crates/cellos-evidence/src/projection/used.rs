@@ -1,0 +1,163 @@
+//! Taking in what a run used: secrets, connections, artifacts.
+
+use super::{
+    grants,
+    parts::{ExportView, FlowLayer, FlowView, IdentityStage, IdentityView},
+    step::Step,
+    take::{Event, cut, items, kept, missing, push, push_checked},
+    view::RunView,
+};
+use crate::finding::FindingKind;
+
+pub(super) fn touched(view: &mut RunView, event: &mut Event<'_, '_>) {
+    let Some(declared) = &view.declared else {
+        return;
+    };
+    let (name, path) = (
+        event.data.artifact_name.as_deref().unwrap_or_default(),
+        event.data.source_path.as_deref(),
+    );
+    let is_declared = declared.artifacts.iter().any(|artifact| {
+        artifact.name == cut(name)
+            && artifact
+                .path
+                .as_deref()
+                .zip(path)
+                .is_none_or(|(a, b)| a == cut(b))
+    });
+    if !is_declared {
+        let detail = format!(
+            "a file was opened for export as {:?} from {:?}, which the document does not declare",
+            cut(name),
+            cut(path.unwrap_or_default())
+        );
+        view.find(
+            event.findings,
+            event.place,
+            FindingKind::UndeclaredExport,
+            detail,
+        );
+    }
+}
+
+pub(super) fn exported(view: &mut RunView, step: Step, event: &mut Event<'_, '_>) {
+    let data = event.data;
+    let receipt = data.receipt.as_deref();
+    let Some(name) = data.artifact_name.as_deref() else {
+        return missing(view, event, "artifactName");
+    };
+    let sha256 = data
+        .sha256
+        .as_deref()
+        .or_else(|| receipt.and_then(|receipt| receipt.sha256.as_deref()));
+    let (export, size) = view.weigh(|view| ExportView {
+        name: view.text(name),
+        target_kind: kept(
+            view,
+            receipt
+                .and_then(|receipt| receipt.target_kind.as_deref())
+                .or(data.target_kind.as_deref()),
+        ),
+        target_name: kept(
+            view,
+            receipt
+                .and_then(|receipt| receipt.target_name.as_deref())
+                .or(data.target_name.as_deref()),
+        ),
+        destination: kept(
+            view,
+            receipt
+                .and_then(|receipt| receipt.destination.as_deref())
+                .or(data.destination.as_deref())
+                .or(data.destination_relative.as_deref()),
+        ),
+        bytes_written: receipt
+            .and_then(|receipt| receipt.bytes_written)
+            .or(data.bytes_written),
+        sha256: kept(view, sha256),
+        failure: (step == Step::ExportFailed)
+            .then(|| view.text(data.reason.as_deref().unwrap_or("no reason given"))),
+        place: event.place.clone(),
+    });
+    grants::check_export(view, &export, event.findings);
+    push_checked(view, |view| &mut view.exports, (export, size), event);
+}
+
+pub(super) fn identity(view: &mut RunView, step: Step, event: &mut Event<'_, '_>) {
+    let data = event.data;
+    let facts = data.identity.as_deref();
+    let Some(secret) = facts.and_then(|identity| identity.secret_ref.as_deref()) else {
+        return missing(view, event, "identity.secretRef");
+    };
+    let stage = match (step, data.operation.as_deref()) {
+        (Step::Materialized, _) => IdentityStage::Materialized,
+        (Step::Revoked, _) => IdentityStage::Revoked,
+        (_, Some("revoke")) => IdentityStage::RevokeFailed,
+        _ => IdentityStage::MaterializeFailed,
+    };
+    let (identity, size) = view.weigh(|view| IdentityView {
+        secret_ref: view.text(secret),
+        kind: kept(
+            view,
+            facts.and_then(|facts| facts.kind.as_ref()).map(|k| &*k.0),
+        ),
+        provider: kept(view, facts.and_then(|facts| facts.provider.as_deref())),
+        audience: kept(view, facts.and_then(|facts| facts.audience.as_deref())),
+        stage,
+        place: event.place.clone(),
+    });
+    grants::check_identity(view, &identity, event.findings);
+    push_checked(view, |view| &mut view.identities, (identity, size), event);
+}
+
+pub(super) fn flow(view: &mut RunView, step: Step, event: &mut Event<'_, '_>) {
+    let data = event.data;
+    let (layer, decision, host) = match step {
+        Step::Name => (FlowLayer::Name, data.action.as_deref(), &data.sni_host),
+        Step::Query => (FlowLayer::Query, data.decision.as_deref(), &data.query_name),
+        _ => (FlowLayer::Packet, data.decision.as_deref(), &data.dst_addr),
+    };
+    let Some(decision) = decision else {
+        return missing(view, event, "decision");
+    };
+    let reason = data.reason_code.as_deref();
+    let (flow, size) = view.weigh(|view| FlowView {
+        layer,
+        decision: view.text(decision),
+        host: kept(view, host.as_deref()),
+        port: data.dst_port,
+        protocol: kept(view, data.protocol.as_deref()),
+        reason_code: kept(view, reason),
+        rule: kept(view, data.nft_rule_ref.as_deref()),
+        needs_rule: decision == "allow"
+            && layer != FlowLayer::Query
+            && data.direction.as_deref() != Some("ingress")
+            && !matches!(
+                reason,
+                Some("nft_resolver_allowlist_match" | "egress_declared_allowlist")
+            ),
+        place: event.place.clone(),
+    });
+    grants::check_flow(view, &flow, event.findings);
+    push_checked(view, |view| &mut view.flows, (flow, size), event);
+}
+
+pub(super) fn resolution(view: &mut RunView, event: &mut Event<'_, '_>) {
+    let name = event.data.fqdn.as_deref().unwrap_or_default();
+    for target in items(event.data.targets.as_ref()) {
+        let pair = view.weigh(|view| {
+            let address = target.address.as_deref().unwrap_or_default();
+            (view.text(name), view.text(address))
+        });
+        push(view, |view| &mut view.resolved, pair);
+    }
+    if !view.resolved.is_complete() {
+        let detail = "a name resolved to more addresses than are kept";
+        view.find(
+            event.findings,
+            event.place,
+            FindingKind::NotFollowed,
+            detail,
+        );
+    }
+}
