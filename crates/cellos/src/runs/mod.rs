@@ -14,7 +14,7 @@ use std::{
 use cellos_evidence::{
     facts::Facts,
     finding::Place,
-    log::{LineEnd, LineReader, RawLine},
+    log::{LineEnd, LineReader, RawLine, Segments},
     projection::{Projection, RunView, event_in},
 };
 use cellos_supervisor::state::StateFolder;
@@ -120,13 +120,14 @@ fn facts(line: RawLine<'_>) -> Option<Facts<'_>> {
     Facts::of(event_in(line.bytes).ok()?).ok()
 }
 
-/// The files of a log, in the order of their lines.
+/// The files of a log, in the order of their lines. A file elsewhere that a link leads to is read
+/// as it is, without segments.
 fn files(log: &Path) -> Result<Vec<PathBuf>, Failure> {
-    Ok(if log.exists() {
-        vec![log.to_owned()]
-    } else {
-        Vec::new()
-    })
+    if log.is_symlink() {
+        return Ok(vec![log.to_owned()]);
+    }
+    let segments = Segments::of(log).map_err(Failure::call)?;
+    Ok(segments.files().map(Path::to_owned).collect())
 }
 
 /// Opens a file of a log: no pipe, which would never end, and no device.
