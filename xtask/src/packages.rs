@@ -56,6 +56,11 @@ const PACKAGES: &[Package] = &[
         reason: "boots microVMs where the host cannot, by emulation",
     },
     Package {
+        name: "softhsm2",
+        probe: "/usr/bin/softhsm2-util",
+        reason: "a token in software, for the keys that lie in tokens",
+    },
+    Package {
         name: "util-linux",
         probe: "/usr/bin/unshare",
         reason: "gives crun a mount namespace in which it accepts a hybrid cgroup layout",

@@ -32,6 +32,8 @@ pub enum Ability {
     Python3,
     /// The program `qemu-system-x86_64`, word `qemu`.
     Qemu,
+    /// The program `softhsm2-util`, word `softhsm`.
+    Softhsm,
     /// The packages of `cargo xtask test` in [`python_bin`], word `python-packages`.
     PythonPackages,
     /// The program `nats-server` in [`python_bin`], word `nats`.
@@ -40,7 +42,7 @@ pub enum Ability {
 
 impl Ability {
     /// Every ability.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::UserNamespaces,
         Self::Cgroups,
         Self::Root,
@@ -49,6 +51,7 @@ impl Ability {
         Self::Bubblewrap,
         Self::Python3,
         Self::Qemu,
+        Self::Softhsm,
         Self::PythonPackages,
         Self::NatsServer,
     ];
@@ -65,6 +68,7 @@ impl Ability {
             Self::Bubblewrap => "bubblewrap",
             Self::Python3 => "python3",
             Self::Qemu => "qemu",
+            Self::Softhsm => "softhsm",
             Self::PythonPackages => "python-packages",
             Self::NatsServer => "nats",
         }
@@ -95,6 +99,7 @@ impl Ability {
             Self::Bubblewrap => runs("bwrap", &["--version"]),
             Self::Python3 => runs("python3", &["--version"]),
             Self::Qemu => runs("qemu-system-x86_64", &["--version"]),
+            Self::Softhsm => runs("softhsm2-util", &["--version"]),
             Self::PythonPackages => runs(python_bin().join("python3"), &["-c", PACKAGES_PROBE]),
             Self::NatsServer => runs(python_bin().join("nats-server"), &["--version"]),
         };

@@ -8,6 +8,8 @@ use crate::{
     commands::{
         attest, completions, doctor, explain, forward, inspect, keys, man, ps, reap, run, schema,
         validate, verify, version, vm,
+        attest, completions, doctor, explain, inspect, keys, man, ps, reap, run, schema, validate,
+        verify, version, vm,
     },
     commands::{attest, completions, doctor, keys, man, reap, run, schema, validate, version, vm},
     commands::{attest, completions, doctor, man, prove, reap, run, schema, validate, version, vm},

@@ -196,6 +196,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
         "CELLOS_REQUIRE_SIGNING",
         Used("refuses to run without CELLOS_EVENT_SIGNING"),
     ),
+    variable("CELLOS_PKCS11_HELPER", NoEffect("read by `cellos` only")),
     variable(
         "CELLOS_PKCS11_*",
         RefusedWhenSet("events would not be signed by the token"),

@@ -7,12 +7,13 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use cellos_core::signing::{KeysetDocumentError, KeysetDocumentV1, Signer, SoftwareSigner};
+use cellos_core::signing::{KeysetDocumentError, KeysetDocumentV1, Signer};
 use cellos_evidence::keyset::{KeyFault, KeysetKey};
 use jiff::Timestamp;
 
 use super::{
     folder::{FolderError, KeyFolder},
+    pkcs11::{Pkcs11Error, Pkcs11Signer, SCHEME},
     private::{self, PrivateError},
 };
 use crate::{failure::Failure, units::switch};
@@ -25,7 +26,8 @@ const REQUIRE_VARIABLE: &str = "CELLOS_REQUIRE_SIGNING";
 /// Who signs the events of a command.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct SigningOptions {
-    /// Sign with this key: a file, or the name of a key in the key folder [default:
+    /// Sign with this key: a file, the name of a key in the key folder, or the pkcs11: URI of one
+    /// in a token [default:
     /// CELLOS_SIGNING_KEY, else the current key of the key folder, if there is one]
     #[arg(long, value_name = "KEY", conflicts_with = "no_signing")]
     signing_key: Option<OsString>,
@@ -49,6 +51,10 @@ enum SigningError {
     Private(#[from] PrivateError),
     #[error("{REQUIRE_VARIABLE} is {value:?}, a switch is 1, true, yes, on or 0, false, no, off")]
     Switch { value: String },
+    #[error(transparent)]
+    Token(#[from] Pkcs11Error),
+    #[error("the PKCS#11 URI of the key is no UTF-8")]
+    NotUtf8,
     #[error("signing is required, and there is no key")]
     Required,
     #[error("signing is required by {REQUIRE_VARIABLE}, and --no-signing forbids it")]
@@ -119,6 +125,7 @@ pub(crate) fn private_places(options: &SigningOptions) -> Vec<PathBuf> {
 enum Key {
     File(PathBuf),
     Named(OsString),
+    Token(OsString),
 }
 
 fn key(options: &SigningOptions, environment: impl Fn(&str) -> Option<OsString>) -> Option<Key> {
@@ -127,9 +134,13 @@ fn key(options: &SigningOptions, environment: impl Fn(&str) -> Option<OsString>)
         .clone()
         .or_else(|| environment(KEY_VARIABLE))
         .filter(|text| !text.is_empty())?;
-    Some(match text.as_encoded_bytes().contains(&b'/') {
-        true => Key::File(text.into()),
-        false => Key::Named(text),
+    let bytes = text.as_encoded_bytes();
+    Some(if bytes.starts_with(SCHEME.as_bytes()) {
+        Key::Token(text)
+    } else if bytes.contains(&b'/') {
+        Key::File(text.into())
+    } else {
+        Key::Named(text)
     })
 }
 
@@ -148,6 +159,7 @@ fn find(
     let folder = || KeyFolder::locate(options.key_dir.as_deref(), &environment, uid);
     let signer = match key(options, &environment) {
         Some(Key::File(path)) => Some(from_file(&path)?),
+        Some(Key::Token(uri)) => Some(from_token(&uri, folder())?),
         Some(Key::Named(name)) => Some(from_folder(&folder()?, &name)?),
         None => match folder() {
             Ok(folder) => current_of(&folder)?,
@@ -156,9 +168,8 @@ fn find(
         },
     };
     match signer {
-        Some(signer) => Ok(Some(Arc::new(signer))),
         None if required => Err(SigningError::Required),
-        None => Ok(None),
+        signer => Ok(signer),
     }
 }
 
@@ -173,7 +184,7 @@ fn required_by(environment: impl Fn(&str) -> Option<OsString>) -> Result<bool, S
 }
 
 /// `<folder>/<name>.key`: its name is the key's, and a keyset beside it has to have it.
-fn from_file(path: &Path) -> Result<SoftwareSigner, SigningError> {
+fn from_file(path: &Path) -> Result<Arc<dyn Signer>, SigningError> {
     let kid = path
         .file_stem()
         .and_then(|stem| stem.to_str())
@@ -186,22 +197,54 @@ fn from_file(path: &Path) -> Result<SoftwareSigner, SigningError> {
     if let Some(document) = beside.newest()? {
         judge(&signer, &document, &beside)?;
     }
-    Ok(signer)
+    Ok(Arc::new(signer))
 }
 
-fn from_folder(folder: &KeyFolder, name: &OsString) -> Result<SoftwareSigner, SigningError> {
+fn from_folder(folder: &KeyFolder, name: &OsString) -> Result<Arc<dyn Signer>, SigningError> {
     let kid = name
         .to_str()
         .ok_or_else(|| SigningError::NotAName { key: name.clone() })?;
     folder.exists()?;
     let signer = folder.signer(kid)?;
     if let Some(document) = folder.newest()? {
-        judge(&signer, &document, folder)?;
+        judge(&*signer, &document, folder)?;
     }
     Ok(signer)
 }
 
-fn current_of(folder: &KeyFolder) -> Result<Option<SoftwareSigner>, SigningError> {
+/// A key in a token has the name that it was published under, else one that follows from it.
+fn from_token(
+    uri: &OsString,
+    folder: Result<KeyFolder, FolderError>,
+) -> Result<Arc<dyn Signer>, SigningError> {
+    let uri = uri.to_str().ok_or(SigningError::NotUtf8)?;
+    let folder = match folder {
+        Ok(folder) if folder.exists()? => Some(folder),
+        Ok(_) | Err(FolderError::Nowhere) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let document = match &folder {
+        Some(folder) => folder.newest()?,
+        None => None,
+    };
+    let published = |public: &[u8; 32]| {
+        let public = URL_SAFE_NO_PAD.encode(public);
+        let mut keys = document.iter().flat_map(|document| &document.keys);
+        keys.find(|key| key.public_key.trim_end_matches('=') == public)
+            .map(|key| key.kid.clone())
+    };
+    let signer = Pkcs11Signer::open(uri, |public| {
+        published(public).unwrap_or_else(|| private::name_of("key-", public))
+    })?;
+    if let (Some(folder), Some(document)) = (&folder, &document)
+        && published(signer.verifying_key().as_bytes()).is_some()
+    {
+        judge(&signer, document, folder)?;
+    }
+    Ok(Arc::new(signer))
+}
+
+fn current_of(folder: &KeyFolder) -> Result<Option<Arc<dyn Signer>>, SigningError> {
     if !folder.exists()? {
         return Ok(None);
     }
@@ -213,7 +256,7 @@ fn current_of(folder: &KeyFolder) -> Result<Option<SoftwareSigner>, SigningError
 
 /// Refuses a key whose signatures would not count.
 fn judge(
-    signer: &SoftwareSigner,
+    signer: &dyn Signer,
     document: &KeysetDocumentV1,
     folder: &KeyFolder,
 ) -> Result<(), SigningError> {

@@ -7,18 +7,23 @@ use std::{
     io::{self, Read as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use cellos_core::signing::{
-    KeysetDocumentV1, SignedTrustKeysetEnvelope, Signer as _, SoftwareSigner, parse_trust_envelope,
+    KeysetDocumentV1, SignedTrustKeysetEnvelope, Signer, parse_trust_envelope,
 };
 use cellos_evidence::keyset::MAX_KEYSET_BYTES;
 use rustix::{fs::FlockOperation, io::Errno};
 use serde_json::value::RawValue;
+use zeroize::Zeroizing;
 
-use super::private::{self, PrivateError, failed};
+use super::{
+    pkcs11::{Pkcs11Error, Pkcs11Signer},
+    private::{self, PrivateError, failed},
+};
 
 /// Longest wait for another command that changes the folder.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -31,6 +36,9 @@ pub(crate) enum FolderError {
     /// A private file cannot be used.
     #[error(transparent)]
     Private(#[from] PrivateError),
+    /// A key in a token cannot be used.
+    #[error("key {kid:?}: {source}")]
+    Token { kid: String, source: Pkcs11Error },
     /// There is no place for it.
     #[error("there is no place for keys: neither HOME nor XDG_CONFIG_HOME is set")]
     Nowhere,
@@ -68,6 +76,25 @@ pub(crate) enum FolderError {
 #[derive(Debug, Clone)]
 pub(crate) struct KeyFolder {
     root: PathBuf,
+}
+
+/// What is kept of a private key.
+pub(crate) enum KeptKey {
+    /// The key itself.
+    Seed(Zeroizing<[u8; 32]>),
+    /// The URI of a token that holds it.
+    Token(String),
+}
+
+/// Where the private half of a published key is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PrivateHalf {
+    /// In this file.
+    File(PathBuf),
+    /// In a token, whose URI this file holds.
+    Token(PathBuf),
+    /// Not on this host.
+    Absent,
 }
 
 /// The right to change the folder.
@@ -124,6 +151,11 @@ impl KeyFolder {
     /// The private key of a name.
     pub(crate) fn key_path(&self, kid: &str) -> PathBuf {
         self.root.join(format!("{kid}.key"))
+    }
+
+    /// The URI of a key in a token.
+    fn uri_path(&self, kid: &str) -> PathBuf {
+        self.root.join(format!("{kid}.uri"))
     }
 
     fn current_path(&self) -> PathBuf {
@@ -214,14 +246,21 @@ impl KeyFolder {
         &self,
         _lock: &FolderLock,
         kid: &str,
-        seed: &[u8; 32],
+        key: &KeptKey,
     ) -> Result<(), FolderError> {
-        let content = private::to_pem(seed);
-        Ok(private::write_new(&self.key_path(kid), content.as_bytes())?)
+        match key {
+            KeptKey::Seed(seed) => {
+                private::write_new(&self.key_path(kid), private::to_pem(seed).as_bytes())?;
+            }
+            KeptKey::Token(uri) => {
+                private::write_new(&self.uri_path(kid), format!("{uri}\n").as_bytes())?;
+            }
+        }
+        Ok(())
     }
 
     /// The private key of a name.
-    pub(crate) fn signer(&self, kid: &str) -> Result<SoftwareSigner, FolderError> {
+    pub(crate) fn signer(&self, kid: &str) -> Result<Arc<dyn Signer>, FolderError> {
         let no_such_key = || FolderError::NoSuchKey {
             kid: kid.to_owned(),
             path: self.root.clone(),
@@ -231,10 +270,18 @@ impl KeyFolder {
             return Err(no_such_key());
         }
         match private::read_key(&self.key_path(kid), |_| kid.to_owned()) {
-            Err(PrivateError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Err(no_such_key())
-            }
-            other => Ok(other?),
+            Ok(signer) => Ok(Arc::new(signer)),
+            Err(error) if is_absent(&error) => match private::read(&self.uri_path(kid)) {
+                Ok(uri) => Pkcs11Signer::open(uri.trim(), |_| kid.to_owned())
+                    .map(|signer| Arc::new(signer) as Arc<dyn Signer>)
+                    .map_err(|source| FolderError::Token {
+                        kid: kid.to_owned(),
+                        source,
+                    }),
+                Err(error) if is_absent(&error) => Err(no_such_key()),
+                Err(error) => Err(error.into()),
+            },
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -298,11 +345,24 @@ impl KeyFolder {
         }
     }
 
-    /// Whether the private half of a published key lies here.
-    pub(crate) fn holds(&self, kid: &str, public_key: &[u8; 32]) -> bool {
-        self.signer(kid)
-            .is_ok_and(|signer| signer.verifying_key().as_bytes() == public_key)
+    /// Where the private half of a published key is. No token is asked.
+    pub(crate) fn private_half(&self, kid: &str, public_key: &[u8; 32]) -> PrivateHalf {
+        if !cellos_core::admission::is_portable_id(kid) {
+            return PrivateHalf::Absent;
+        }
+        let (file, token) = (self.key_path(kid), self.uri_path(kid));
+        match private::read_key(&file, |_| kid.to_owned()) {
+            Ok(signer) if signer.verifying_key().as_bytes() == public_key => {
+                PrivateHalf::File(file)
+            }
+            Err(_) if token.exists() => PrivateHalf::Token(token),
+            _ => PrivateHalf::Absent,
+        }
     }
+}
+
+fn is_absent(error: &PrivateError) -> bool {
+    matches!(error, PrivateError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
 
 #[cfg(test)]
@@ -354,7 +414,8 @@ mod tests {
             private::to_pem(&[7; 32]).as_bytes(),
         )
         .unwrap();
-        folder.add_key(&lock, "inside", &[8; 32]).unwrap();
+        let key = KeptKey::Seed(Zeroizing::new([8; 32]));
+        folder.add_key(&lock, "inside", &key).unwrap();
         assert!(folder.signer("inside").is_ok());
         for name in ["../outside", "", ".", "a/b", "outside"] {
             assert!(matches!(

@@ -3,9 +3,10 @@
 
 mod configured;
 mod folder;
+mod pkcs11;
 pub(crate) mod private;
 mod publish;
 
 pub(crate) use configured::{SigningOptions, configured, private_places};
-pub(crate) use folder::{FolderError, KeyFolder};
+pub(crate) use folder::{FolderError, KeyFolder, PrivateHalf};
 pub(crate) use publish::{KeysError, NewKey, generate, revoke, rotate};

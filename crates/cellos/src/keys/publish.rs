@@ -1,6 +1,6 @@
 //! Making, replacing and revoking keys, each of which publishes a new keyset.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use cellos_core::{
     CellosError,
@@ -14,10 +14,10 @@ use cellos_evidence::keyset::{
     KeyFault, Keyset, KeysetError, KeysetKey, MAX_KEYSET_ENVELOPES, Trust,
 };
 use jiff::Timestamp;
-use zeroize::Zeroizing;
 
 use super::{
-    folder::{FolderError, FolderLock, KeyFolder},
+    folder::{FolderError, FolderLock, KeptKey, KeyFolder},
+    pkcs11::{Pkcs11Error, Pkcs11Signer},
     private::{self, PrivateError},
 };
 
@@ -27,6 +27,9 @@ pub(crate) enum KeysError {
     /// The folder cannot be used.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// The token cannot be used.
+    #[error(transparent)]
+    Token(#[from] Pkcs11Error),
     /// There is a key already.
     #[error("there is a key already in {folder}, which signs: {kid}")]
     AlreadyThere { folder: String, kid: String },
@@ -79,6 +82,8 @@ impl From<PrivateError> for KeysError {
 pub(crate) struct NewKey {
     /// Its name; one that follows from the key when absent.
     pub(crate) kid: Option<String>,
+    /// The URI of a token that holds it already; a fresh key when absent.
+    pub(crate) token: Option<String>,
 }
 
 /// Makes the first key of a folder and publishes its keyset.
@@ -102,8 +107,8 @@ pub(crate) fn generate(
         // An earlier call died before it could publish the key.
         Some(kid) => folder.signer(&kid)?,
         None => {
-            let (signer, seed) = fresh(new)?;
-            folder.add_key(&lock, signer.kid(), &seed)?;
+            let (signer, key) = fresh(new)?;
+            folder.add_key(&lock, signer.kid(), &key)?;
             folder.set_current(&lock, signer.kid())?;
             signer
         }
@@ -120,7 +125,7 @@ pub(crate) fn generate(
             ..KeysetEntry::new(signer.kid(), &public)
         }],
     };
-    publish(folder, &lock, Vec::new(), &document, &[&signer], now)?;
+    publish(folder, &lock, Vec::new(), &document, &[&*signer], now)?;
     Ok(signer.kid().to_owned())
 }
 
@@ -151,7 +156,7 @@ pub(crate) fn rotate(
     let entry = entry(&mut document, old.kid(), now)?;
     let until = entry.not_after.map_or(until, |end| end.min(until));
     entry.not_after = Some(until.max(entry.not_before.unwrap_or(until)));
-    let (signer, seed) = fresh(new)?;
+    let (signer, key) = fresh(new)?;
     if document.keys.iter().any(|key| key.kid == signer.kid()) {
         return Err(KeysError::Taken {
             kid: signer.kid().to_owned(),
@@ -162,8 +167,8 @@ pub(crate) fn rotate(
         ..KeysetEntry::new(signer.kid(), &signer.verifying_key())
     });
     document.check()?;
-    folder.add_key(&lock, signer.kid(), &seed)?;
-    publish(folder, &lock, chain, &document, &[&old, &signer], now)?;
+    folder.add_key(&lock, signer.kid(), &key)?;
+    publish(folder, &lock, chain, &document, &[&*old, &*signer], now)?;
     folder.set_current(&lock, signer.kid())?;
     Ok(Rotated {
         kid: signer.kid().to_owned(),
@@ -193,7 +198,7 @@ pub(crate) fn revoke(
     }
     entry.revoked_at = Some(whole_second(now));
     entry.revocation_reason = Some(reason.to_owned());
-    publish(folder, &lock, chain, &document, &[&signer], now)
+    publish(folder, &lock, chain, &document, &[&*signer], now)
 }
 
 fn named(name: &str) -> Result<&str, KeysError> {
@@ -205,17 +210,25 @@ fn named(name: &str) -> Result<&str, KeysError> {
     }
 }
 
-fn fresh(new: &NewKey) -> Result<(SoftwareSigner, Zeroizing<[u8; 32]>), KeysError> {
+fn fresh(new: &NewKey) -> Result<(Arc<dyn Signer>, KeptKey), KeysError> {
+    if let Some(kid) = &new.kid {
+        named(kid)?;
+    }
+    let name = |public: &[u8; 32]| match &new.kid {
+        Some(kid) => kid.clone(),
+        None => private::name_of("key-", public),
+    };
+    if let Some(uri) = &new.token {
+        let signer = Pkcs11Signer::open(uri, name)?;
+        return Ok((Arc::new(signer), KeptKey::Token(uri.clone())));
+    }
     let seed = private::fresh_seed()?;
     let nameless = SoftwareSigner::from_seed(String::new(), *seed);
-    let kid = match &new.kid {
-        Some(kid) => named(kid)?.to_owned(),
-        None => private::name_of("key-", nameless.verifying_key().as_bytes()),
-    };
-    Ok((nameless.named(kid), seed))
+    let kid = name(nameless.verifying_key().as_bytes());
+    Ok((Arc::new(nameless.named(kid)), KeptKey::Seed(seed)))
 }
 
-fn current(folder: &KeyFolder) -> Result<SoftwareSigner, KeysError> {
+fn current(folder: &KeyFolder) -> Result<Arc<dyn Signer>, KeysError> {
     match folder.current()? {
         Some(kid) => Ok(folder.signer(&kid)?),
         None => Err(nothing_yet(folder)),

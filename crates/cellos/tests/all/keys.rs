@@ -16,7 +16,7 @@ use jiff::Timestamp;
 
 use crate::program::{Place, snapshot};
 
-fn ok(output: &Output) -> String {
+pub(crate) fn ok(output: &Output) -> String {
     assert!(
         output.status.success(),
         "{}",
@@ -46,7 +46,7 @@ fn keyset(place: &Place) -> Keyset {
 
 /// The ids of the keys that signed lines of the log, oldest first, each once. Every line has to be
 /// spoken for.
-fn signers(log: &Path, keyset: &Keyset) -> Result<Vec<String>, String> {
+pub(crate) fn signers(log: &Path, keyset: &Keyset) -> Result<Vec<String>, String> {
     let text = std::fs::read(log).unwrap();
     let mut kids: Vec<String> = Vec::new();
     let mut unspoken = 0;

@@ -31,6 +31,7 @@ mod refusals;
 mod run;
 mod sinks;
 mod stopping;
+mod tokens;
 mod trial;
 mod validate;
 mod verify;

@@ -18,6 +18,9 @@ pub(super) struct GenerateArgs {
     /// Name of the key [default: one that follows from the key]
     #[arg(long, value_name = "NAME")]
     kid: Option<String>,
+    /// Take a key that lies in a token already, instead of making one
+    #[arg(long, value_name = "URI")]
+    pkcs11: Option<String>,
     /// Name of the keyset, which stays the same from one rotation to the next [default: one that follows from the key]
     #[arg(long, value_name = "ID")]
     keyset_id: Option<String>,
@@ -34,6 +37,9 @@ pub(super) struct RotateArgs {
     /// Name of the new key [default: one that follows from the key]
     #[arg(long, value_name = "NAME")]
     kid: Option<String>,
+    /// Take a key that lies in a token already, instead of making one
+    #[arg(long, value_name = "URI")]
+    pkcs11: Option<String>,
     /// How long the key before stays valid: at least as long as the longest run
     #[arg(long, value_name = "DURATION", default_value = "1d", value_parser = units::duration)]
     overlap: Duration,
@@ -61,6 +67,7 @@ pub(super) fn generate(args: &GenerateArgs) -> Result<Exit, Failure> {
     let folder = args.folder.folder()?;
     let new = NewKey {
         kid: args.kid.clone(),
+        token: args.pkcs11.clone(),
     };
     let kid = keys::generate(&folder, &new, args.keyset_id.as_deref(), Timestamp::now())
         .map_err(failure)?;
@@ -77,6 +84,7 @@ pub(super) fn rotate(args: &RotateArgs) -> Result<Exit, Failure> {
     let folder = args.folder.folder()?;
     let new = NewKey {
         kid: args.kid.clone(),
+        token: args.pkcs11.clone(),
     };
     let rotated = keys::rotate(&folder, &new, args.overlap, Timestamp::now()).map_err(failure)?;
     writeln!(

@@ -11,7 +11,7 @@ use super::{FolderArgs, failure};
 use crate::{
     exit::Exit,
     failure::Failure,
-    keys::{KeyFolder, KeysError},
+    keys::{KeyFolder, KeysError, PrivateHalf},
     say::harmless,
 };
 
@@ -132,9 +132,10 @@ fn print(
                 end.map_or("any time".to_owned(), |moment| moment.to_string())
             )?,
         }
-        let private = match folder.holds(kid, key.public.as_bytes()) {
-            true => folder.key_path(kid).display().to_string(),
-            false => "not here".to_owned(),
+        let private = match folder.private_half(kid, key.public.as_bytes()) {
+            PrivateHalf::File(path) => path.display().to_string(),
+            PrivateHalf::Token(path) => format!("in the token that {} names", path.display()),
+            PrivateHalf::Absent => "not here".to_owned(),
         };
         writeln!(out, "  private half {private}")?;
     }
@@ -159,7 +160,11 @@ fn as_json(
                 "notAfter": key.not_after,
                 "revokedAt": key.revoked.as_ref().map(|it| it.at),
                 "revocationReason": key.revoked.as_ref().map(|it| it.reason.clone()),
-                "privateHere": folder.holds(kid, key.public.as_bytes()),
+                "privateHalf": match folder.private_half(kid, key.public.as_bytes()) {
+                    PrivateHalf::File(_) => "file",
+                    PrivateHalf::Token(_) => "token",
+                    PrivateHalf::Absent => "absent",
+                },
             })
         })
         .collect();
