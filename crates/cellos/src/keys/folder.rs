@@ -12,9 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cellos_core::signing::{
-    KeysetDocumentV1, SignedTrustKeysetEnvelope, Signer, parse_trust_envelope,
-};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use cellos_core::signing::{KeysetDocumentV1, SignedTrustKeysetEnvelope, Signer};
 use cellos_evidence::keyset::MAX_KEYSET_BYTES;
 use rustix::{fs::FlockOperation, io::Errno};
 use serde_json::value::RawValue;
@@ -76,6 +75,12 @@ pub(crate) enum FolderError {
 #[derive(Debug, Clone)]
 pub(crate) struct KeyFolder {
     root: PathBuf,
+}
+
+/// What is looked at of an envelope that is not verified.
+#[derive(serde::Deserialize)]
+struct Unverified<'a> {
+    payload: &'a str,
 }
 
 /// What is kept of a private key.
@@ -309,10 +314,10 @@ impl KeyFolder {
         let newest = chain
             .last()
             .ok_or_else(|| self.unreadable("the chain is empty"))?;
-        let envelope = parse_trust_envelope(newest.get().as_bytes())
-            .map_err(|error| self.unreadable(error))?;
-        let payload = envelope
-            .unverified_payload()
+        let envelope: Unverified<'_> =
+            serde_json::from_str(newest.get()).map_err(|error| self.unreadable(error))?;
+        let payload = URL_SAFE_NO_PAD
+            .decode(envelope.payload)
             .map_err(|error| self.unreadable(error))?;
         serde_json::from_slice(&payload)
             .map(Some)
@@ -325,8 +330,7 @@ impl KeyFolder {
         _lock: &FolderLock,
         chain: &[SignedTrustKeysetEnvelope],
     ) -> Result<(), FolderError> {
-        let mut text =
-            serde_json::to_string_pretty(chain).map_err(|error| self.unreadable(error))?;
+        let mut text = serde_json::to_string(chain).map_err(|error| self.unreadable(error))?;
         text.push('\n');
         Ok(private::replace(
             &self.keyset_path(),
