@@ -6,13 +6,9 @@ use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{
-        attest, completions, doctor, explain, forward, inspect, keys, man, ps, reap, run, schema,
-        validate, verify, version, vm,
-        attest, completions, doctor, explain, inspect, keys, man, ps, reap, run, schema, validate,
-        verify, version, vm,
+        attest, completions, doctor, explain, forward, inspect, keys, man, prove, ps, reap, run,
+        schema, validate, verify, version, vm,
     },
-    commands::{attest, completions, doctor, keys, man, reap, run, schema, validate, version, vm},
-    commands::{attest, completions, doctor, man, prove, reap, run, schema, validate, version, vm},
     compose::PreparedBackend,
     exit::Exit,
     failure::Failure,

@@ -14,7 +14,12 @@ use cellos_evidence::{
 };
 use serde_json::json;
 
-use crate::{commands::attest, exit::Exit, failure::Failure, say, state_dir};
+use crate::{
+    exit::Exit,
+    failure::Failure,
+    keys::{self, SigningOptions},
+    say, state_dir,
+};
 
 /// Proves one event without handing over the rest of the log, or checks such a proof
 ///
@@ -44,9 +49,6 @@ pub(crate) struct ProveArgs {
     /// Where the event is not sealed yet, seal the log's file first and begin another one
     #[arg(long, conflicts_with = "check")]
     seal: bool,
-    /// Ed25519 seed that the log is signed with, in base64url, in a file that only its owner can read
-    #[arg(long, value_name = "FILE", requires = "seal")]
-    signing_key: Option<PathBuf>,
     /// Write to this file instead of standard output
     #[arg(long, short, value_name = "FILE", conflicts_with = "check")]
     output: Option<PathBuf>,
@@ -60,6 +62,9 @@ pub(crate) struct ProveArgs {
     /// Say what was proved as JSON
     #[arg(long, requires = "check")]
     json: bool,
+
+    #[command(flatten)]
+    signing: SigningOptions,
 }
 
 /// A file that cannot be read or written.
@@ -111,13 +116,8 @@ fn make(args: &ProveArgs, event: &str) -> Result<Exit, Failure> {
 }
 
 fn seal(args: &ProveArgs, log: &Path) -> Result<(), Failure> {
-    let signer = args
-        .signing_key
-        .as_deref()
-        .map(attest::signer)
-        .transpose()?;
     let config = LogConfig {
-        signer,
+        signer: keys::configured(&args.signing)?,
         ..LogConfig::new(log)
     };
     let log = EventLog::open(config).map_err(Failure::call)?;

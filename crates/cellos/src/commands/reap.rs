@@ -8,7 +8,12 @@ use cellos_supervisor::{
 };
 
 use crate::{
-    compose::EveryCleaner, exit::Exit, failure::Failure, run_logs::EveryLog, say, state_dir,
+    compose::EveryCleaner,
+    exit::Exit,
+    failure::Failure,
+    keys::{self, SigningOptions},
+    run_logs::EveryLog,
+    say, state_dir,
 };
 
 /// Finishes runs that were killed: removes what is left of their cells, completes their logs.
@@ -22,12 +27,17 @@ pub(crate) struct ReapArgs {
     /// As JSON
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    signing: SigningOptions,
 }
 
 /// Reaps.
 pub(crate) fn run(args: &ReapArgs) -> Result<Exit, Failure> {
     let state = state_dir::open(args.state_dir.as_deref())?;
-    let logs = EveryLog { signer: None };
+    let logs = EveryLog {
+        signer: keys::configured(&args.signing)?,
+    };
     let report = reap(&state, &EveryCleaner, &logs, &SystemClock).map_err(Failure::call)?;
     if args.json {
         writeln!(std::io::stdout().lock(), "{}", as_json(&report))?;
