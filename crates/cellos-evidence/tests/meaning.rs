@@ -168,6 +168,9 @@ fn append(ty: &'static str, second: i64, data: Value) -> impl Fn(&mut Vec<Short>
     move |events| events.push((ty, second, data.clone()))
 }
 
+/// What is done to the events of a run before they are checked.
+type Change = Box<dyn Fn(&mut Vec<Short>)>;
+
 #[test]
 fn a_run_that_keeps_every_rule_has_no_findings() {
     let (runs, findings) = fold(&well());
@@ -190,7 +193,7 @@ fn what_is_allowed_is_no_finding() {
         json!({"decision": "allow", "direction": "egress", "dstAddr": host, "dstPort": port,
             "protocol": protocol, "reasonCode": "nft_egress_rule_match"})
     };
-    let cases: Vec<(&str, Box<dyn Fn(&mut Vec<Short>)>)> = vec![
+    let cases: Vec<(&str, Change)> = vec![
         (
             "flow in a network",
             Box::new(add(FLOW, 2, allow("10.1.2.3", 53, "udp"))),
@@ -284,7 +287,7 @@ fn what_is_broken_is_found() {
     let export =
         |name: &str, target: &str| json!({"artifactName": name, "receipt": {"targetName": target}});
     let secret = json!({"identity": {"secretRef": "OTHER"}});
-    let cases: Vec<(&str, Box<dyn Fn(&mut Vec<Short>)>, &[K])> = vec![
+    let cases: Vec<(&str, Change, &[K])> = vec![
         ("no end", Box::new(remove("destroyed")), &[K::NeverEnded]),
         (
             "residue",

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, path::PathBuf, process::Output};
 
 use serde_json::{Value, json};
 
-use crate::program::{Place, regex_escape, snapshot};
+use crate::program::{Place, snapshot};
 
 /// One event of a log of plain lines.
 fn line(run: &str, ty: &str, at_ms: i64, mut data: Value) -> String {

@@ -28,7 +28,7 @@ use self::{
     output::{DocumentFormat, RecordTarget},
 };
 use crate::{
-    commands::attest::{Attestor, Document, Findings, Predicates},
+    commands::attest::{self, Attestor, Document, Findings, Predicates},
     compose::{self, BackendOptions, PreparedBackend, RunPorts},
     document_file::DocumentSource,
     evidence_guard::{self, InReach},
@@ -150,8 +150,6 @@ enum CallError {
         "--run-id {run_id:?} is not 1 to 128 of A-Z a-z 0-9 . _ - with a letter or digit first"
     )]
     RunId { run_id: String },
-    #[error("an attestation is signed, and there is no key")]
-    AttestationUnsigned,
     #[error("the async runtime cannot be started")]
     Runtime(#[source] io::Error),
     #[error("signal handlers cannot be installed")]
@@ -194,13 +192,9 @@ impl Attesting {
         let Some(path) = &args.attest else {
             return Ok(None);
         };
-        let signer = signer.ok_or_else(|| {
-            Failure::call(CallError::AttestationUnsigned)
-                .hint("cellos keys generate makes a key, --signing-key names one")
-        })?;
         Ok(Some(Self {
             attestor: Attestor {
-                signer,
+                signer: attest::signer(signer)?,
                 builder_id: None,
                 predicates: Predicates::All,
                 findings: Findings::Refuse,
