@@ -311,6 +311,19 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
+    /// All events of a run are of one cell.
+    fn is_of(&mut self, place: &Place, cell_id: &str) {
+        let key = RunKey {
+            cell_id: cell_id.to_owned(),
+            run_id: self.run_id.to_owned(),
+        };
+        let first = self.key.get_or_insert_with(|| key.clone());
+        if *first != key {
+            let detail = format!("cell {} before, cell {cell_id} here", first.cell_id);
+            self.broken(place, FindingKind::IdentityChanged, detail);
+        }
+    }
+
     fn event(&mut self, place: &Place, bytes: &[u8], parsed: &ParsedLine<'_>, hash: LineHash) {
         let (facts, event) = match (
             serde_json::from_str::<Facts<'_>>(parsed.event.get()),
@@ -321,15 +334,9 @@ impl<'a> Reading<'a> {
                 return self.broken(place, FindingKind::Unreadable, error.to_string());
             }
         };
-        let cell_id = event.data.get("cellId").and_then(Value::as_str);
-        let key = RunKey {
-            cell_id: cell_id.unwrap_or_default().to_owned(),
-            run_id: self.run_id.to_owned(),
-        };
-        let first = self.key.get_or_insert_with(|| key.clone());
-        if *first != key {
-            let detail = format!("cell {} before, cell {} here", first.cell_id, key.cell_id);
-            self.broken(place, FindingKind::IdentityChanged, detail);
+        // What was decided before there was a cell names none.
+        if let Some(cell_id) = event.data.get("cellId").and_then(Value::as_str) {
+            self.is_of(place, cell_id);
         }
         let kind = event.ty.strip_prefix(TYPE_PREFIX).unwrap_or(&event.ty);
         let ends = matches!(kind, "lifecycle.v1.destroyed" | "lifecycle.v1.failed");

@@ -121,7 +121,7 @@ fn a_file_is_sealed_when_asked_and_only_by_whoever_may_go_on_with_it() {
         "events.jsonl",
         "--seal",
         "--signing-key",
-        "key.seed",
+        "./key.seed",
     ];
     let (shown, said, code) = run(&seal);
     assert_eq!(code, Some(0), "{said}");
