@@ -2,7 +2,7 @@
 //! establish what a cell was allowed, what it did and that nothing was left, and notices any line
 //! that was changed, removed, reordered or cut off.
 //!
-//! * [`line`]: one line of the log, its place in the chain and its signature.
+//! * [`line`](mod@line): one line of the log, its place in the chain and its signature.
 //! * [`log`]: the files; appending, and reading them back.
 //! * [`head`], [`seal`]: what is stated about a log beside it.
 //! * [`merkle`], [`prove`]: one line, proved without the others.
