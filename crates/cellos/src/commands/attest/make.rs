@@ -22,7 +22,7 @@ use serde_json::Value;
 use super::AttestArgs;
 use crate::{
     commands::run::document_value, document_file::DocumentSource, exit::Exit, failure::Failure,
-    intake::Intake, keys, say, state_dir,
+    intake::Intake, keys, runs::find, say, state_dir,
 };
 
 /// Longest builder id, in bytes.
@@ -193,7 +193,7 @@ pub(crate) fn signer(signer: Option<Arc<dyn Signer>>) -> Result<Arc<dyn Signer>,
 }
 
 /// `cellos attest RUN`.
-pub(super) fn run(args: &AttestArgs, run_id: &str) -> Result<Exit, Failure> {
+pub(super) fn run(args: &AttestArgs, run: &str) -> Result<Exit, Failure> {
     let attestor = Attestor {
         signer: signer(keys::configured(&args.signing)?)?,
         builder_id: args.builder_id.clone(),
@@ -215,7 +215,8 @@ pub(super) fn run(args: &AttestArgs, run_id: &str) -> Result<Exit, Failure> {
         }
         None => None,
     };
-    let lines = attestor.attest(&log, 0, run_id, document.as_ref())?;
+    let run_id = find::find(&log, run)?.key.run_id;
+    let lines = attestor.attest(&log, 0, &run_id, document.as_ref())?;
     match &args.output {
         Some(path) => write(path, &lines).map_err(|source| {
             Failure::call(RefusedError::Output {

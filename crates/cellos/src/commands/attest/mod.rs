@@ -22,7 +22,7 @@ use crate::{exit::Exit, failure::Failure, keys::SigningOptions};
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct AttestArgs {
-    /// Id of the run
+    /// Run id, cell id (its latest run), CELL/RUN, the beginning of an id, or `latest`
     #[arg(
         value_name = "RUN",
         required_unless_present = "check",

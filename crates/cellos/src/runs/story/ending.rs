@@ -30,6 +30,14 @@ pub(super) fn sentence(run: &RunView) -> String {
     sentence
 }
 
+/// How long the command ran, in microseconds: by whoever ran it, else by its supervisor, which
+/// gives whole milliseconds.
+pub(super) fn lasted_micros(run: &RunView) -> Option<u64> {
+    let measured = run.usage.as_ref().and_then(|usage| usage.wall_micros);
+    let command = run.command.as_ref();
+    measured.or_else(|| Some(command?.duration_ms?.saturating_mul(1000)))
+}
+
 fn how(run: &RunView, end: &EndView) -> String {
     let command = run.command.as_ref();
     let by = end
@@ -40,9 +48,8 @@ fn how(run: &RunView, end: &EndView) -> String {
         .exit_code
         .or_else(|| command.and_then(|command| command.exit_code));
     let signal = end.signal.or_else(|| command.and_then(|c| c.signal));
-    let lasted = command
-        .and_then(|command| command.duration_ms)
-        .map(|ms| format!(" after {}", show::unsigned_micros(ms.saturating_mul(1000))))
+    let lasted = lasted_micros(run)
+        .map(|micros| format!(" after {}", show::unsigned_micros(micros)))
         .unwrap_or_default();
     let timeout = run
         .declared

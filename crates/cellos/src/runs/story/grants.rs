@@ -111,10 +111,12 @@ fn limits(run: &RunView, declared: &Declared, rows: &mut Vec<Grant>) {
             });
         }
     };
-    let lasted = run.command.as_ref().and_then(|command| command.duration_ms);
     if let Some(timeout) = declared.timeout_ms {
-        let millis = |ms: u64| show::unsigned_micros(ms.saturating_mul(1000));
-        add("run time", Some(millis(timeout)), lasted.map(millis));
+        add(
+            "run time",
+            Some(show::unsigned_micros(timeout.saturating_mul(1000))),
+            super::ending::lasted_micros(run).map(show::unsigned_micros),
+        );
     }
     add(
         "memory",
