@@ -9,17 +9,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     facts::Facts,
-    keyset::{KeyFault, Keyset},
+    keyset::{KeyFault, Keyset, KeysetKey},
     line::{self, LineError, MAX_LINE_BYTES, NotAHash},
     log::{AtEnd, LineEnd, LineReader, LogReader, ReadError, Segments, SegmentsError},
     merkle::{self, MAX_PATH, PathBuilder, TreeHash},
     seal::{self, Seal, SealError},
     signed::MAX_SIGNED_BYTES,
+    verify::canonical::{self, NotCanonical},
 };
 
 /// Version of the format.
@@ -258,6 +260,12 @@ pub enum ProofError {
     /// The line is none.
     #[error("the proof's line: {0}")]
     Line(#[from] LineError),
+    /// The line does not say the same to every reader.
+    #[error("the proof's line: {0}")]
+    Canonical(#[from] NotCanonical),
+    /// The event in the line is none, or its time is no time.
+    #[error("the proof's line holds no event with a time that can be read")]
+    Event,
     /// The seal is none.
     #[error("the proof's seal: {0}")]
     Seal(#[from] SealError),
@@ -330,17 +338,36 @@ pub fn check(bytes: &[u8], keys: &Keyset) -> Result<Proven, ProofError> {
     if root != Some(seal.body.root) {
         return Err(ProofError::Root);
     }
+    canonical::check(proof.line.as_bytes())?;
     let line = line::parse(proof.line.as_bytes())?;
     let place = seal.body.first.checked_add(proof.index);
     if place != Some(line.seq) || line.log_id != seal.body.log_id {
         return Err(ProofError::OtherLine);
     }
+    check_time(line.event.get(), &kid, key)?;
     Ok(Proven {
         event: line.event.get().to_owned(),
         seq: line.seq,
         seal,
         kid,
     })
+}
+
+/// A seal is over lines that were there before. Whoever holds a key that has expired can date a seal
+/// back, and then not over an event of today.
+fn check_time(event: &str, kid: &str, key: &KeysetKey) -> Result<(), ProofError> {
+    let facts = Facts::of(event.as_bytes()).map_err(|_| ProofError::Event)?;
+    let (Some(time), Some(not_after)) = (facts.time.as_deref(), key.not_after) else {
+        return Ok(());
+    };
+    let time: Timestamp = time.parse().map_err(|_| ProofError::Event)?;
+    match time > not_after {
+        true => Err(ProofError::KeyFault {
+            kid: kid.to_owned(),
+            fault: KeyFault::Expired { not_after },
+        }),
+        false => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -352,7 +379,7 @@ mod tests {
     use super::*;
     use crate::{
         keyset::KeysetKey,
-        log::{EventLog, LogConfig},
+        log::{Clock, EventLog, LogConfig},
     };
 
     fn keys(seed: u8) -> Keyset {
@@ -435,5 +462,38 @@ mod tests {
         };
         let other = serde_json::to_vec(&other).unwrap();
         assert!(matches!(check(&other, &keys(7)), Err(ProofError::Root)));
+    }
+
+    #[test]
+    fn an_expired_key_proves_no_later_event() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        let back = "2026-01-01T00:00:00Z";
+        let log = EventLog::open(LogConfig {
+            signer: Some(Arc::new(SoftwareSigner::from_seed("k1", [7; 32]))),
+            // Its holder says that it is still valid.
+            clock: Clock::new(move || back.parse().unwrap()),
+            ..LogConfig::new(&path)
+        })
+        .unwrap();
+        let event = |time: &str| {
+            serde_json::from_value(serde_json::json!({
+                "specversion": "1.0", "id": time, "source": "s", "type": "t", "time": time,
+            }))
+            .unwrap()
+        };
+        let today = "2026-03-01T00:00:00Z";
+        log.append(&[event(back), event(today)]).unwrap();
+        log.rotate().unwrap();
+        let mut key = keys(7).get("k1").unwrap().clone();
+        key.not_after = Some("2026-02-01T00:00:00Z".parse().unwrap());
+        let keys: Keyset = [("k1".to_owned(), key)].into_iter().collect();
+        let proof = |id: &str| {
+            let proof = prove(&path, &Wanted::parse(id)).unwrap();
+            check(&serde_json::to_vec(&proof).unwrap(), &keys)
+        };
+        assert_eq!(proof(back).unwrap().seq, 0);
+        let fault = proof(today).unwrap_err();
+        assert!(matches!(fault, ProofError::KeyFault { .. }), "{fault}");
     }
 }
