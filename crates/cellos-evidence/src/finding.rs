@@ -107,6 +107,10 @@ kinds! {
     SignaturesUnchecked = "signatures_unchecked" Error,
     /// Lines that were there have been cut off.
     CutOff = "cut_off" Error,
+    /// A signed log has no head, so nothing says whether lines have been cut off.
+    HeadMissing = "head_missing" Error,
+    /// The log does not begin with its first line.
+    Pruned = "pruned" Error,
     /// Lines that were there have been replaced.
     TailReplaced = "tail_replaced" Error,
     /// The head of a published chain names an earlier row than the last, as after a crash.

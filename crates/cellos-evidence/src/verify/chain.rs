@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    canonical,
+    Beginning, canonical,
+    heads::Heads,
     report::{PublishedHead, Unchecked},
     seals::{self, Sealed},
     session::{RunTag, Session, read_facts},
@@ -43,7 +44,7 @@ pub(super) struct Chain<'k> {
     signatures: Option<Signatures<'k>>,
     /// Whether any line carries a signature.
     is_signed: bool,
-    heads: Vec<Head>,
+    heads: Heads,
     sealed: Option<Sealed>,
 }
 
@@ -63,14 +64,6 @@ struct Unsigned {
     last_line: u64,
 }
 
-/// A statement of where the log was at some time.
-struct Head {
-    stated: PublishedHead,
-    /// Who states it, for people.
-    by: String,
-    met: bool,
-}
-
 impl<'k> Chain<'k> {
     pub(super) fn new(signatures: Option<Signatures<'k>>) -> Self {
         Self {
@@ -85,32 +78,25 @@ impl<'k> Chain<'k> {
             unsigned: Unsigned::default(),
             signatures,
             is_signed: false,
-            heads: Vec::new(),
+            heads: Heads::default(),
             sealed: None,
         }
     }
 
-    /// Demands that the line of this number has this hash.
-    pub(super) fn demand(&mut self, stated: PublishedHead, by: impl Into<String>) {
-        self.heads.push(Head {
-            stated,
-            by: by.into(),
-            met: false,
-        });
+    /// Demands what was published elsewhere.
+    pub(super) fn published_head(&mut self, head: PublishedHead) {
+        self.heads.published(head);
     }
 
     /// The log begins with what stands beside this file.
     pub(super) fn begin_log(&mut self, session: &mut Session<'_>, log: &Path) {
-        let head = match seals::head(log, session.checks.keys) {
-            Ok(head) => head,
-            Err((kind, detail)) => return session.find(session.place(0), kind, detail),
-        };
-        // The head of an empty log names no line.
-        if let Some(head) = head
-            && let Some(seq) = head.next_seq.checked_sub(1)
-        {
-            let hash = head.last_hash.to_hex();
-            self.demand(PublishedHead { seq, hash }, "the head file");
+        match seals::head(log, session.checks.keys) {
+            Ok(Some(head)) => self.heads.beside(head),
+            Ok(None) => {}
+            Err((kind, detail)) => {
+                self.heads.spoilt();
+                session.find(session.place(0), kind, detail);
+            }
         }
     }
 
@@ -130,6 +116,13 @@ impl<'k> Chain<'k> {
         let vouches = sealed.is_vouched || session.checks.keys.is_none();
         if self.log_id.is_none() && body.first > 0 && vouches {
             session.summary.not_checked(Unchecked::Pruned);
+            if session.checks.beginning == Beginning::Demanded {
+                let detail = format!(
+                    "the log begins with line {} here: the segments before it have been removed",
+                    body.first
+                );
+                session.find(session.place(0), FindingKind::Pruned, detail);
+            }
             session.summary.log_id = Some(body.log_id.clone());
             self.log_id = Some(body.log_id.clone());
             self.next = body.first;
@@ -196,6 +189,9 @@ impl<'k> Chain<'k> {
         } else {
             facts.time.as_deref().and_then(|time| time.parse().ok())
         };
+        if belongs {
+            self.heads.meet(session, raw.number, parsed.seq, hash);
+        }
         let member = Member {
             line: raw.number,
             tag,
@@ -277,7 +273,6 @@ impl<'k> Chain<'k> {
         let summary = &mut session.summary;
         summary.first_seq.get_or_insert(parsed.seq);
         summary.last_seq = Some(parsed.seq);
-        self.meet(session, number, parsed.seq, hash);
         true
     }
 
@@ -321,22 +316,6 @@ impl<'k> Chain<'k> {
         }
         session.break_run(tag);
         self.before_jump.is_some_and(|before| before <= parsed.seq)
-    }
-
-    /// Compares with what was stated about the log.
-    fn meet(&mut self, session: &mut Session<'_>, number: u64, seq: u64, hash: LineHash) {
-        for head in self.heads.iter_mut().filter(|head| head.stated.seq == seq) {
-            head.met = true;
-            if head.stated.hash != hash.to_hex() {
-                let place = session.place(number);
-                let detail = format!(
-                    "line {seq} is another one than {} states: its hash is {hash}, not {}",
-                    head.by, head.stated.hash
-                );
-                session.find(place.clone(), FindingKind::TailReplaced, detail);
-                session.missing_before(place);
-            }
-        }
     }
 
     /// Adds a line to the group that waits for a signature, and checks the one that it carries.
@@ -422,8 +401,7 @@ impl<'k> Chain<'k> {
         unsigned.count += 1;
         unsigned.last_line = member.line;
         session.summary.unsigned_lines += 1;
-        let matters = self.signatures.is_some() || session.checks.requires_signatures();
-        if matters && !self.is_from_before() {
+        if session.checks.demand_signatures() && !self.is_from_before() {
             session.break_run(member.tag);
         }
     }
@@ -434,9 +412,7 @@ impl<'k> Chain<'k> {
         let Some(first) = unsigned.first else {
             return;
         };
-        let matters =
-            self.is_signed || self.signatures.is_some() || session.checks.requires_signatures();
-        if !matters {
+        if !self.is_signed && !session.checks.demand_signatures() {
             session.summary.not_checked(Unchecked::NotSigned);
             return;
         }
@@ -460,6 +436,14 @@ impl<'k> Chain<'k> {
     /// The end of a file; the log may go on in another. Lines that are written together stand in
     /// one file.
     pub(super) fn end_file(&mut self, session: &mut Session<'_>) {
+        if let Some(sealed) = &mut self.sealed
+            && let Some(detail) = session.expired(sealed.seal.kid.as_deref())
+        {
+            sealed.is_vouched = false;
+            let place = session.place(0);
+            let detail = format!("its seal: {detail}");
+            session.find(place, FindingKind::KeyOutsideValidity, detail);
+        }
         self.give_up_group(session);
         if self.is_from_before() {
             self.report_unsigned(session);
@@ -482,21 +466,7 @@ impl<'k> Chain<'k> {
             file: Arc::clone(file),
             line: 0,
         };
-        if self.heads.is_empty() {
-            session.summary.not_checked(Unchecked::End);
-        }
-        for head in self.heads.iter().filter(|head| !head.met) {
-            let has = match self.next {
-                0 => "there is none".to_owned(),
-                next => format!("the last one is line {}", next - 1),
-            };
-            let detail = format!(
-                "{} states line {} of the log, and {has}: lines have been cut off",
-                head.by, head.stated.seq
-            );
-            session.find(end.clone(), FindingKind::CutOff, detail);
-            session.missing_before(end.clone());
-        }
+        self.heads.finish(session, self.next, &end);
         session.summary.head = session
             .summary
             .last_seq

@@ -10,6 +10,7 @@ use std::{
 use rustix::fs::{Mode, OFlags};
 
 use super::{VerifyError, report::LogFormat};
+use crate::log::{Segments, SegmentsError};
 
 /// How much of the beginning of a file tells its form, in bytes.
 const LOOK_BYTES: usize = 256 * 1024;
@@ -26,61 +27,51 @@ pub(super) struct Input {
 }
 
 /// The log at a path, and its files in order. A folder is searched for the log in it, and a log
-/// for the sealed segments beside it.
+/// for the sealed segments beside it, as every reader finds them. Of links only the one that is
+/// named is followed.
 pub(super) fn files(path: &Path) -> Result<(PathBuf, Vec<PathBuf>), VerifyError> {
-    let metadata = std::fs::metadata(path);
-    let is_folder = metadata.as_ref().is_ok_and(std::fs::Metadata::is_dir);
-    let log = if is_folder {
-        let found = [LOG_NAME, AUDIT_NAME].into_iter().find_map(|name| {
-            let log = path.join(name);
-            (log.exists() || !segments(&log).is_empty()).then_some(log)
-        });
-        found.ok_or_else(|| VerifyError::NothingThere {
-            path: path.to_owned(),
-        })?
-    } else {
-        path.to_owned()
+    let failed = |source| VerifyError::Io {
+        path: path.to_owned(),
+        operation: "open it",
+        source,
     };
-    let mut files = segments(&log);
-    match metadata {
-        Err(source) if !is_folder && files.is_empty() => {
-            return Err(VerifyError::Io {
-                path: log,
-                operation: "open it",
-                source,
-            });
+    if path.is_dir() {
+        for name in [LOG_NAME, AUDIT_NAME] {
+            let log = path.join(name);
+            let files = beside(&log)?;
+            if !files.is_empty() {
+                return Ok((log, files));
+            }
         }
-        _ if log.exists() => files.push(log.clone()),
-        _ => {}
+        return Err(VerifyError::NothingThere {
+            path: path.to_owned(),
+        });
     }
-    Ok((log, files))
+    let log = match path.is_symlink() {
+        true => path.canonicalize().map_err(failed)?,
+        false => path.to_owned(),
+    };
+    let files = beside(&log)?;
+    match files.is_empty() {
+        true => Err(failed(io::ErrorKind::NotFound.into())),
+        false => Ok((log, files)),
+    }
 }
 
-/// The sealed segments of a log, by the number of their first line.
-fn segments(log: &Path) -> Vec<PathBuf> {
-    let (Some(folder), Some(stem)) = (log.parent(), log.file_stem().and_then(|stem| stem.to_str()))
-    else {
-        return Vec::new();
-    };
-    let folder = if folder.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        folder
-    };
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return Vec::new();
-    };
-    let mut found: Vec<(u64, PathBuf)> = entries
-        .filter_map(|entry| {
-            let name = entry.ok()?.file_name().into_string().ok()?;
-            let range = name.strip_prefix(stem)?.strip_prefix('.')?;
-            let (first, last) = range.strip_suffix(".jsonl")?.split_once('-')?;
-            last.parse::<u64>().ok()?;
-            Some((first.parse().ok()?, log.with_file_name(name)))
-        })
-        .collect();
-    found.sort();
-    found.into_iter().map(|(_, path)| path).collect()
+/// The files of the log at a path.
+fn beside(log: &Path) -> Result<Vec<PathBuf>, VerifyError> {
+    match Segments::of(log) {
+        Ok(segments) => Ok(segments.files().map(Path::to_owned).collect()),
+        // A name that is no text can have no segments.
+        Err(SegmentsError::NoName { .. }) if log.exists() => Ok(vec![log.to_owned()]),
+        Err(SegmentsError::NotAFile { path }) => Err(VerifyError::NotAFile { path }),
+        Err(SegmentsError::Io { path, source }) => Err(VerifyError::Io {
+            path,
+            operation: "look for its files",
+            source,
+        }),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Opens a regular file and looks what it is.

@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod canonical;
 mod chain;
+mod heads;
 mod input;
 mod policy;
 mod published;
@@ -36,7 +37,7 @@ pub use signatures::BATCH_SIGNATURES;
 
 use crate::{
     keyset::Keyset,
-    log::{LineReader, RawLine},
+    log::{LineReader, RawLine, SegmentsError},
 };
 use chain::Chain;
 use input::Input;
@@ -60,6 +61,10 @@ pub struct Checks<'a> {
     pub hmac: Option<&'a HmacVerifyKeys>,
     /// What becomes of signatures when there are no keys.
     pub signatures: Signatures,
+    /// Whether something has to state where the log ends.
+    pub end: End,
+    /// Whether the log has to begin with its first line.
+    pub beginning: Beginning,
     /// A head that was published somewhere else.
     pub head: Option<PublishedHead>,
     /// What is demanded besides.
@@ -76,7 +81,34 @@ pub enum Signatures {
     ChainOnly,
 }
 
+/// Whether something has to state where a log ends. Only a signed statement counts where there are
+/// keys, and only then it is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum End {
+    /// A head, beside the log or published elsewhere.
+    #[default]
+    Demanded,
+    /// Nothing, as somebody wants who was handed the lines alone.
+    Open,
+}
+
+/// Whether a log has to begin with its first line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Beginning {
+    /// It has.
+    #[default]
+    Demanded,
+    /// Earlier segments may be gone, where a seal vouches for the first that is there.
+    Pruned,
+}
+
 impl Checks<'_> {
+    /// Whether a line that nobody signed is none that counts: where there are keys of any kind, and
+    /// where a policy says so.
+    fn demand_signatures(&self) -> bool {
+        self.keys.is_some() || self.hmac.is_some() || self.requires_signatures()
+    }
+
     fn requires_signatures(&self) -> bool {
         self.policy
             .is_some_and(VerificationPolicy::requires_signatures)
@@ -108,6 +140,9 @@ pub enum VerifyError {
         /// What was named.
         path: PathBuf,
     },
+    /// Its files cannot be found.
+    #[error(transparent)]
+    Segments(#[from] SegmentsError),
     /// It is too large to be read at once.
     #[error("bundle {path:?}: larger than {MAX_BUNDLE_BYTES} bytes: check the chain itself")]
     BundleTooLarge {
@@ -198,7 +233,7 @@ impl<'k> Reader<'k> {
             LogFormat::Chained => {
                 let mut chain = Chain::new(checks.keys.map(signatures::Signatures::new));
                 if let Some(head) = &checks.head {
-                    chain.demand(head.clone(), "the published head");
+                    chain.published_head(head.clone());
                 }
                 Self::Chained(Box::new(chain))
             }

@@ -16,7 +16,7 @@ const KIND: &str = "VerificationPolicy";
 pub struct VerificationPolicy {
     /// Every line is covered by a signature.
     require_signatures: bool,
-    /// Ids of the keys that may sign; any in the keyset when absent.
+    /// Ids of the keys that may sign, and one of which has to; any in the keyset when absent.
     signers: Option<Vec<String>>,
     /// Names of the backends that cells may run in; any when absent.
     backends: Option<Vec<String>>,
@@ -138,10 +138,11 @@ impl VerificationPolicy {
         }
     }
 
-    /// Whether every line has to be covered by a signature.
+    /// Whether every line has to be covered by a signature: what nobody signed was signed by none
+    /// of the signers either.
     #[must_use]
     pub const fn requires_signatures(&self) -> bool {
-        self.require_signatures
+        self.require_signatures || self.signers.is_some()
     }
 
     /// Whether a key may sign.

@@ -27,8 +27,12 @@ use crate::{
 /// Checks the lines of such a log.
 pub(super) struct Events {
     envelopes: Envelopes,
-    unsigned: Option<(Place, u64)>,
+    unsigned: Unsigned,
 }
+
+/// Events in a row that are not signed.
+#[derive(Default)]
+pub(super) struct Unsigned(Option<(Place, u64)>);
 
 /// Checks signed envelopes, wherever they stand.
 pub(super) struct Envelopes {
@@ -58,7 +62,7 @@ impl Events {
     pub(super) fn new(keyset: Option<&Keyset>, hmac: Option<&HmacVerifyKeys>) -> Self {
         Self {
             envelopes: Envelopes::new(keyset, hmac),
-            unsigned: None,
+            unsigned: Unsigned::default(),
         }
     }
 
@@ -117,40 +121,61 @@ impl Events {
         let tag = session.tag(&facts);
         match signed {
             Some(envelope) => {
-                self.report_unsigned(session);
+                self.unsigned.report(session, &self.envelopes);
                 self.envelopes.check(session, &place, tag, envelope);
             }
-            None => self.unsigned(session, place, tag),
+            None => self.unsigned.add(session, &self.envelopes, place, tag),
         }
         session.event(&facts, raw.number);
         session.settle();
     }
 
-    fn unsigned(&mut self, session: &mut Session<'_>, place: Place, tag: RunTag) {
+    /// The end of the log.
+    pub(super) fn finish(mut self, session: &mut Session<'_>) {
+        self.unsigned.report(session, &self.envelopes);
+        session.summary.not_checked(Unchecked::Order);
+        session.summary.not_checked(Unchecked::End);
+        if let Some(head) = &session.checks.head {
+            let detail = format!(
+                "the published head states line {} of a chained log, and these lines are not chained",
+                head.seq
+            );
+            let place = session.place(0);
+            session.find(place, FindingKind::TailReplaced, detail);
+        }
+    }
+}
+
+impl Unsigned {
+    /// One more that is not signed.
+    pub(super) fn add(
+        &mut self,
+        session: &mut Session<'_>,
+        envelopes: &Envelopes,
+        place: Place,
+        tag: RunTag,
+    ) {
         session.summary.unsigned_lines += 1;
-        self.unsigned.get_or_insert((place, 0)).1 += 1;
-        if self.envelopes.keys.is_some() || session.checks.requires_signatures() {
+        self.0.get_or_insert((place, 0)).1 += 1;
+        if envelopes.are_demanded(session) {
             session.break_run(tag);
         }
     }
 
-    fn report_unsigned(&mut self, session: &mut Session<'_>) {
-        let Some((first, count)) = self.unsigned.take() else {
+    /// One finding for all of them, where a signed one follows or nothing does.
+    pub(super) fn report(&mut self, session: &mut Session<'_>, envelopes: &Envelopes) {
+        let Some((first, count)) = self.0.take() else {
             return;
         };
-        if self.envelopes.keys.is_some() || session.checks.requires_signatures() {
-            let detail = format!("{count} events from here on are not signed");
+        if envelopes.are_demanded(session) {
+            let detail = match count {
+                1 => "this event is not signed".to_owned(),
+                count => format!("{count} events from here on are not signed"),
+            };
             session.find(first, FindingKind::Unsigned, detail);
         } else {
             session.summary.not_checked(Unchecked::NotSigned);
         }
-    }
-
-    /// The end of the log.
-    pub(super) fn finish(mut self, session: &mut Session<'_>) {
-        self.report_unsigned(session);
-        session.summary.not_checked(Unchecked::Order);
-        session.summary.not_checked(Unchecked::End);
     }
 }
 
@@ -165,6 +190,11 @@ impl Envelopes {
             hmac: hmac.cloned().unwrap_or_default(),
         });
         Self { keys }
+    }
+
+    /// Whether every event has to be in one: where there are keys, and where a policy says so.
+    fn are_demanded(&self, session: &Session<'_>) -> bool {
+        self.keys.is_some() || session.checks.requires_signatures()
     }
 
     /// Checks one envelope and whether its key counts.

@@ -98,7 +98,7 @@ pub enum Unchecked {
     NotSigned,
     /// Nothing says where the log ended, so lines may have been cut off.
     End,
-    /// Lines are not chained, so some may be missing.
+    /// No signature covers the order of the lines, so some may be missing.
     Order,
     /// Earlier segments were removed; a seal vouches for them.
     Pruned,
@@ -128,7 +128,9 @@ impl Unchecked {
             Self::End => {
                 "the end: nothing states where the log ended, so a cut-off tail would go unnoticed"
             }
-            Self::Order => "completeness: these lines are not chained, so some may be missing",
+            Self::Order => {
+                "completeness: no signature covers the order of these lines, so some may be missing"
+            }
             Self::Pruned => "earlier segments: they were removed, and a seal vouches for them",
         }
     }

@@ -6,8 +6,8 @@ use cellos_core::{canonical::canonical_json_bytes, strict_json};
 use serde_json::{Map, Value};
 
 use super::{
-    published::{self, Envelopes, json_fault},
-    report::Unchecked,
+    published::{self, Envelopes, Unsigned, json_fault},
+    report::{PublishedHead, Unchecked},
     session::{Session, read_facts},
 };
 use crate::{
@@ -28,8 +28,11 @@ pub(super) struct Rows {
     next: u64,
     prev: String,
     envelopes: Envelopes,
+    unsigned: Unsigned,
     /// What `audit-trail.head` says, and the row that has it.
     head: Option<(String, Option<u64>)>,
+    /// Whether the row that was published elsewhere was there.
+    has_published: bool,
     rows: u64,
 }
 
@@ -39,7 +42,9 @@ impl Rows {
             next: 0,
             prev: FIRST_PREV.to_owned(),
             envelopes,
+            unsigned: Unsigned::default(),
             head: head.map(|hash| (hash, None)),
+            has_published: false,
             rows: 0,
         }
     }
@@ -103,6 +108,16 @@ impl Rows {
             && head == row_hash
         {
             *met = Some(seq);
+        }
+        if let Some(published) = &session.checks.head
+            && published.seq == seq
+        {
+            self.has_published = true;
+            if published.hash != row_hash {
+                let detail = format!("row {seq} is another one than the published head states");
+                session.find(place.clone(), FindingKind::TailReplaced, detail);
+                session.missing_before(place.clone());
+            }
         }
         self.prev = row_hash.to_owned();
         self.next = seq.saturating_add(1);
@@ -188,8 +203,11 @@ impl Rows {
         }
         let tag = session.tag(&facts);
         match envelope {
-            Some(envelope) => self.envelopes.check(session, &place, tag, envelope),
-            None => session.summary.unsigned_lines += 1,
+            Some(envelope) => {
+                self.unsigned.report(session, &self.envelopes);
+                self.envelopes.check(session, &place, tag, envelope);
+            }
+            None => self.unsigned.add(session, &self.envelopes, place, tag),
         }
         if !is_intact {
             session.break_run(tag);
@@ -199,15 +217,25 @@ impl Rows {
     }
 
     /// The end of the rows.
-    pub(super) fn finish(self, session: &mut Session<'_>, file: &Arc<PathBuf>) {
+    pub(super) fn finish(mut self, session: &mut Session<'_>, file: &Arc<PathBuf>) {
         let end = Place {
             file: Arc::clone(file),
             line: 0,
         };
-        if session.summary.keys.is_empty() {
-            session.summary.not_checked(Unchecked::NotSigned);
+        self.unsigned.report(session, &self.envelopes);
+        // Signatures are of events alone: whoever can write the file can chain the rows anew.
+        session.summary.not_checked(Unchecked::Order);
+        if let Some(PublishedHead { seq, .. }) = &session.checks.head
+            && !self.has_published
+        {
+            let detail = format!(
+                "the published head states row {seq}, and there is none: rows have been cut off"
+            );
+            session.find(end.clone(), FindingKind::CutOff, detail);
+            session.missing_before(end.clone());
         }
         match self.head {
+            None if self.has_published => {}
             None => session.summary.not_checked(Unchecked::End),
             Some((_, Some(seq))) if seq.saturating_add(1) == self.next => {}
             Some((_, Some(seq))) => {
@@ -222,10 +250,6 @@ impl Rows {
                 session.find(end.clone(), FindingKind::CutOff, detail);
                 session.missing_before(end);
             }
-        }
-        if session.checks.requires_signatures() && session.summary.keys.is_empty() {
-            let place = session.place(0);
-            session.find(place, FindingKind::Unsigned, "no row is signed");
         }
     }
 

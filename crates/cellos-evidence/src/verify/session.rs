@@ -104,6 +104,16 @@ impl<'a> Session<'a> {
         self.observer.progress(bytes);
     }
 
+    /// Why a key that signed a statement about the lines so far cannot have: it had expired before
+    /// the last of their events.
+    pub(super) fn expired(&self, kid: Option<&str>) -> Option<String> {
+        let (kid, latest) = (kid?, self.latest?);
+        let until = self.checks.keys?.get(kid)?.not_after?;
+        (latest > until).then(|| {
+            format!("its key {kid:?} was valid until {until}, and the log goes to {latest} there")
+        })
+    }
+
     /// Something about the log itself.
     pub(super) fn find(&mut self, place: Place, kind: FindingKind, detail: impl Into<String>) {
         self.report(Finding {
@@ -120,7 +130,8 @@ impl<'a> Session<'a> {
             return;
         }
         self.summary.not_checked(Unchecked::Signatures);
-        if self.checks.signatures == Signatures::Demanded {
+        let is_demanded = self.checks.signatures == Signatures::Demanded;
+        if is_demanded || self.checks.requires_signatures() {
             self.find(
                 place,
                 FindingKind::SignaturesUnchecked,

@@ -2,6 +2,7 @@
 
 mod anything;
 mod beside;
+mod forged;
 mod published;
 
 use std::{fs, path::Path};
@@ -142,6 +143,7 @@ fn check(lines: &[Vec<u8>]) -> Checked {
     let keys = keyset();
     let checks = Checks {
         keys: Some(&keys),
+        end: End::Open,
         ..Checks::default()
     };
     check_with(&lines.concat(), &checks)
@@ -529,6 +531,7 @@ fn segments_are_read_in_order_and_a_missing_one_is_found() {
     let keys = keyset();
     let checks = Checks {
         keys: Some(&keys),
+        end: End::Open,
         ..Checks::default()
     };
     for log in [folder.path(), &path("events.jsonl")] {

@@ -12,7 +12,8 @@ use cellos_core::{
 use cellos_evidence::{
     keyset::{Keyset, KeysetError, Trust},
     verify::{
-        self, Checks, PolicyError, PublishedHead, Signatures, VerificationPolicy, VerifyError,
+        self, Beginning, Checks, End, PolicyError, PublishedHead, Signatures, VerificationPolicy,
+        VerifyError,
     },
 };
 
@@ -49,6 +50,12 @@ pub(crate) struct VerifyArgs {
     /// Check no signatures: whoever can write the log could have written it anew
     #[arg(long, conflicts_with_all = ["keys", "hmac_keys"])]
     chain_only: bool,
+    /// Take a signed log without its head: that lines were cut off at its end would go unnoticed
+    #[arg(long)]
+    open_end: bool,
+    /// Take a log whose first segments were removed, where a seal vouches for what is left
+    #[arg(long)]
+    pruned: bool,
     /// List the runs with which all is well too
     #[arg(long, short)]
     all: bool,
@@ -81,6 +88,14 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
         signatures: match args.chain_only {
             true => Signatures::ChainOnly,
             false => Signatures::Demanded,
+        },
+        end: match args.open_end {
+            true => End::Open,
+            false => End::Demanded,
+        },
+        beginning: match args.pruned {
+            true => Beginning::Pruned,
+            false => Beginning::Demanded,
         },
         head: args.head.clone(),
         policy: files.policy.as_ref(),
