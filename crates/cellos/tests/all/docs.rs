@@ -89,7 +89,10 @@ fn a_verifier_that_follows_the_page_agrees_with_ours() {
     require!("python-packages");
     let place = Place::new();
     ok(&place.cellos(&["keys", "generate"]).output().unwrap());
-    let ring = ok(&place.cellos(&["keys", "show", "--keyring"]).output().unwrap());
+    let ring = ok(&place
+        .cellos(&["keys", "show", "--keyring"])
+        .output()
+        .unwrap());
     place.file("keyring.json", ring);
     let run = || {
         let run = ["run", "--quiet", "--backend", "stub", "--events"];
