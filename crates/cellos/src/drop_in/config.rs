@@ -651,6 +651,7 @@ mod tests {
             ("CELLOS_EXPORT_HTTP_BASE_URL", "https://example.com"),
             ("CELLOS_REQUIRE_HOST_BASELINE", "on"),
             ("CELLOS_PKCS11_MODULE", "/lib/p11.so"),
+            ("CELLOS_SINKS", "/etc/cellos/sinks.yaml"),
         ] {
             let text = error_text(portable(&[(name, value), ("CELLOS_STRICT_CONFIG", "0")]));
             assert!(text.starts_with(&format!("{name} is refused: ")), "{text}");

@@ -198,6 +198,10 @@ pub(crate) const VARIABLES: &[Variable] = &[
     ),
     variable("CELLOS_PKCS11_HELPER", NoEffect("read by `cellos` only")),
     variable(
+        "CELLOS_SINKS",
+        RefusedWhenSet("events would not be delivered to them"),
+    ),
+    variable(
         "CELLOS_PKCS11_*",
         RefusedWhenSet("events would not be signed by the token"),
     ),
