@@ -9,6 +9,7 @@ pub mod contract;
 mod document;
 mod event_log;
 pub mod http;
+pub mod nats;
 mod sinks;
 mod snapshot;
 

@@ -56,10 +56,7 @@ fn config(url: String) -> WebhookConfig {
 }
 
 pub(crate) fn variable(name: &str) -> CredentialSource {
-    CredentialSource {
-        file: None,
-        env: Some(name.to_owned()),
-    }
+    CredentialSource::Env(name.to_owned())
 }
 
 pub(crate) fn surroundings() -> Surroundings<'static> {

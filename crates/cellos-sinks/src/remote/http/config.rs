@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::remote::{
     SinkOpenError, Surroundings,
-    credential::{Credential, CredentialSource},
+    credential::{CredentialSource, OneLine},
 };
 
 /// How long one request may take, connecting included, when nobody says. Collectors answer within
@@ -65,8 +65,8 @@ pub(super) struct Address {
 /// The value of the header `Authorization`.
 #[derive(Debug, Clone)]
 pub(super) enum Authorization {
-    Bearer(Credential),
-    Basic { user: String, password: Credential },
+    Bearer(OneLine),
+    Basic { user: String, password: OneLine },
 }
 
 impl HttpConfig<'_> {
@@ -117,13 +117,13 @@ impl HttpConfig<'_> {
             (Some(_), Some(_)) => {
                 return Err(value("token", "there can be a token or `basic`, not both"));
             }
-            (Some(token), None) => Authorization::Bearer(Credential::look_up(token, surroundings)?),
+            (Some(token), None) => Authorization::Bearer(token.open(surroundings)?.one_line()?),
             (None, Some(basic)) if basic.user.contains(':') => {
                 return Err(value("basic.user", "a user's name holds no colon"));
             }
             (None, Some(basic)) => Authorization::Basic {
                 user: basic.user.clone(),
-                password: Credential::look_up(&basic.password, surroundings)?,
+                password: basic.password.open(surroundings)?.one_line()?,
             },
         };
         match address.scheme {
@@ -200,10 +200,7 @@ mod tests {
             folder: std::path::Path::new("/"),
             env: &|_| Some("secret".to_owned()),
         };
-        let token = CredentialSource {
-            file: None,
-            env: Some("T".to_owned()),
-        };
+        let token = CredentialSource::Env("T".to_owned());
         for (url, allowed) in [
             ("http://h.example/", false),
             ("http://127.0.0.1:1/", true),

@@ -24,7 +24,7 @@ pub use tls::MAX_CA_FILE_BYTES;
 
 use config::{Address, Authorization, Scheme};
 
-use super::{Retry, SinkOpenError, Surroundings, credential::Credential};
+use super::{Retry, SinkOpenError, Surroundings, credential::OneLine};
 
 /// Most bytes of an answer that are read. Answers say why something was refused.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -352,14 +352,14 @@ impl HttpClient {
 
 /// What is secret, in each form that is sent.
 fn secrets(authorization: &Authorization) -> Vec<Zeroizing<String>> {
-    let plain = |credential: &Credential| Zeroizing::new(credential.expose().to_owned());
+    let plain = |credential: &OneLine| Zeroizing::new(credential.expose().to_owned());
     match authorization {
         Authorization::Bearer(token) => vec![plain(token)],
         Authorization::Basic { user, password } => vec![plain(password), basic(user, password)],
     }
 }
 
-fn basic(user: &str, password: &Credential) -> Zeroizing<String> {
+fn basic(user: &str, password: &OneLine) -> Zeroizing<String> {
     let pair = Zeroizing::new(format!("{user}:{}", password.expose()));
     Zeroizing::new(STANDARD.encode(pair.as_bytes()))
 }

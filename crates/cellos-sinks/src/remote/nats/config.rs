@@ -18,21 +18,22 @@ use url::{Host, Url};
 
 use super::{
     NatsSink,
-    secret::SecretSource,
     subject::{SubjectRule, Token},
 };
-use crate::remote::{RemoteSink, SinkConfig, SinkOpenError, Surroundings};
+use crate::remote::{
+    RemoteSink, SinkConfig, SinkOpenError, Surroundings, credential::CredentialSource,
+};
 
 /// Port of an address without one.
 pub const DEFAULT_PORT: u16 = 4222;
 /// Most addresses of a sink.
 pub const MAX_SERVERS: usize = 16;
-/// How long one address may take until it has let us in, in seconds, by default.
-pub const DEFAULT_CONNECT_TIMEOUT_SECONDS: u64 = 5;
-/// How long no acknowledgement may come while some are due, in seconds, by default.
-pub const DEFAULT_ACK_TIMEOUT_SECONDS: u64 = 10;
-/// Longest timeout that may be configured, in seconds.
-pub const MAX_TIMEOUT_SECONDS: u64 = 300;
+/// How long one address may take until it has let us in, in milliseconds, by default.
+pub const DEFAULT_CONNECT_TIMEOUT_MS: u64 = 5_000;
+/// How long no acknowledgement may come while some are due, in milliseconds, by default.
+pub const DEFAULT_ACK_TIMEOUT_MS: u64 = 10_000;
+/// Longest timeout that may be configured, in milliseconds.
+pub const MAX_TIMEOUT_MS: u64 = 300_000;
 /// Events that may be sent and not yet acknowledged, by default.
 pub const DEFAULT_IN_FLIGHT: usize = 256;
 /// Most events that may be sent and not yet acknowledged; a bound for what is sent twice.
@@ -69,14 +70,14 @@ pub struct NatsConfig {
     /// listen there.
     #[serde(default = "default_inbox")]
     pub inbox_prefix: InboxPrefix,
-    /// `connectTimeoutSeconds`: how long one address may take, by default
-    /// [`DEFAULT_CONNECT_TIMEOUT_SECONDS`].
+    /// `connectTimeoutMs`: how long one address may take, by default
+    /// [`DEFAULT_CONNECT_TIMEOUT_MS`].
     #[serde(default = "default_connect_timeout")]
-    pub connect_timeout_seconds: Seconds,
-    /// `ackTimeoutSeconds`: how long no acknowledgement may come while some are due, by default
-    /// [`DEFAULT_ACK_TIMEOUT_SECONDS`].
+    pub connect_timeout_ms: Milliseconds,
+    /// `ackTimeoutMs`: how long no acknowledgement may come while some are due, by default
+    /// [`DEFAULT_ACK_TIMEOUT_MS`].
     #[serde(default = "default_ack_timeout")]
-    pub ack_timeout_seconds: Seconds,
+    pub ack_timeout_ms: Milliseconds,
     /// `maxInFlight`: events sent and not yet acknowledged, by default [`DEFAULT_IN_FLIGHT`].
     #[serde(default)]
     pub max_in_flight: InFlight,
@@ -98,11 +99,11 @@ pub enum Auth {
     /// `{login: {user: NAME, password: SECRET}}`.
     Login(Login),
     /// `{token: SECRET}`.
-    Token(SecretSource),
+    Token(CredentialSource),
     /// `{creds: SECRET}`: a credential file with a user's token (JWT) and the seed of its key.
-    Creds(SecretSource),
+    Creds(CredentialSource),
     /// `{nkey: SECRET}`: the seed of a user's key.
-    Nkey(SecretSource),
+    Nkey(CredentialSource),
 }
 
 /// A name and its password.
@@ -112,7 +113,7 @@ pub struct Login {
     /// The name.
     pub user: String,
     /// Where the password is.
-    pub password: SecretSource,
+    pub password: CredentialSource,
 }
 
 /// Certificates.
@@ -272,30 +273,30 @@ fn servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ServerAddre
     deserializer.deserialize_any(Addresses)
 }
 
-/// A time of 1 to [`MAX_TIMEOUT_SECONDS`] seconds.
+/// A time of 1 to [`MAX_TIMEOUT_MS`] milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "u64")]
-pub struct Seconds(u64);
+pub struct Milliseconds(u64);
 
-impl Seconds {
+impl Milliseconds {
     pub(super) fn duration(self) -> Duration {
-        Duration::from_secs(self.0)
+        Duration::from_millis(self.0)
     }
 }
 
-impl fmt::Display for Seconds {
+impl fmt::Display for Milliseconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} s", self.0)
+        write!(f, "{} ms", self.0)
     }
 }
 
-impl TryFrom<u64> for Seconds {
+impl TryFrom<u64> for Milliseconds {
     type Error = String;
 
-    fn try_from(seconds: u64) -> Result<Self, String> {
-        match (1..=MAX_TIMEOUT_SECONDS).contains(&seconds) {
-            true => Ok(Self(seconds)),
-            false => Err(format!("{seconds} s is outside 1 to {MAX_TIMEOUT_SECONDS}")),
+    fn try_from(time: u64) -> Result<Self, String> {
+        match (1..=MAX_TIMEOUT_MS).contains(&time) {
+            true => Ok(Self(time)),
+            false => Err(format!("{time} ms is outside 1 to {MAX_TIMEOUT_MS}")),
         }
     }
 }
@@ -353,12 +354,12 @@ fn default_inbox() -> InboxPrefix {
     InboxPrefix("_INBOX".to_owned())
 }
 
-fn default_connect_timeout() -> Seconds {
-    Seconds(DEFAULT_CONNECT_TIMEOUT_SECONDS)
+fn default_connect_timeout() -> Milliseconds {
+    Milliseconds(DEFAULT_CONNECT_TIMEOUT_MS)
 }
 
-fn default_ack_timeout() -> Seconds {
-    Seconds(DEFAULT_ACK_TIMEOUT_SECONDS)
+fn default_ack_timeout() -> Milliseconds {
+    Milliseconds(DEFAULT_ACK_TIMEOUT_MS)
 }
 
 #[cfg(test)]
@@ -392,8 +393,8 @@ mod tests {
             "secretsInClear": "allow",
             "domain": "hub",
             "inboxPrefix": "_INBOX.cells",
-            "connectTimeoutSeconds": 1,
-            "ackTimeoutSeconds": 300,
+            "connectTimeoutMs": 1500,
+            "ackTimeoutMs": 300_000,
             "maxInFlight": 1,
         }))
         .unwrap();
@@ -411,10 +412,7 @@ mod tests {
             Some("/k")
         );
         assert_eq!(read.secrets_in_clear, SecretsInClear::Allow);
-        assert_eq!(
-            read.ack_timeout_seconds.duration(),
-            Duration::from_secs(300)
-        );
+        assert_eq!(read.ack_timeout_ms.duration(), Duration::from_secs(300));
     }
 
     #[test]
@@ -444,8 +442,8 @@ mod tests {
                 "outside 1 to 4096",
             ),
             (
-                json!({"servers": "nats://h", "ackTimeoutSeconds": 301}),
-                "outside 1 to 300",
+                json!({"servers": "nats://h", "ackTimeoutMs": 300_001}),
+                "outside 1 to 300000",
             ),
             (
                 json!({"servers": "nats://h", "inboxPrefix": "a.>"}),

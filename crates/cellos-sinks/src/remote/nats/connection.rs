@@ -11,7 +11,7 @@ use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 use uuid::Uuid;
 
 use super::{
-    config::{NatsConfig, Seconds, SecretsInClear, ServerAddress, Transport},
+    config::{Milliseconds, NatsConfig, SecretsInClear, ServerAddress, Transport},
     error::NatsError,
     login::Method,
     tls,
@@ -40,7 +40,7 @@ pub(super) struct Connection {
     out: Vec<u8>,
     written: usize,
     unflushed: bool,
-    patience: Seconds,
+    patience: Milliseconds,
     deadline: Instant,
 }
 
@@ -65,7 +65,7 @@ impl Connection {
             (None, Err(_)) => None,
             (Some(_), Err(error)) => return Err(error.into()),
         };
-        let limit = config.connect_timeout_seconds;
+        let limit = config.connect_timeout_ms;
         let mut failure: Option<NatsError> = None;
         for server in &config.servers {
             let opening = open_one(config, login, server, connector.as_ref());
@@ -346,7 +346,7 @@ async fn open_one(
     writer.write_all(&hello).await.map_err(lost)?;
     writer.flush().await.map_err(lost)?;
 
-    let patience = config.ack_timeout_seconds;
+    let patience = config.ack_timeout_ms;
     let mut connection = Connection {
         server: server.clone(),
         inbox: format!("{}.{}", config.inbox_prefix.0, Uuid::new_v4().as_simple()),

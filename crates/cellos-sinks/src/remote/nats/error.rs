@@ -3,14 +3,13 @@
 use std::io;
 
 use super::{
-    config::{Seconds, ServerAddress},
+    config::{Milliseconds, ServerAddress},
     creds::CredsError,
     nkey::NkeyError,
-    secret::SecretError,
     tls::TlsError,
     wire::WireError,
 };
-use crate::remote::Retry;
+use crate::remote::{Retry, credential::CredentialError};
 
 /// Why events could not be delivered. Never with a credential in it; what a server said is of bounded
 /// length and without control characters.
@@ -18,7 +17,7 @@ use crate::remote::Retry;
 pub enum NatsError {
     /// What to log in with cannot be read.
     #[error("logging in: {0}")]
-    Secret(#[from] SecretError),
+    Credential(#[from] CredentialError),
     /// The seed of the key is none.
     #[error("logging in: {0}")]
     Nkey(#[from] NkeyError),
@@ -53,7 +52,7 @@ pub enum NatsError {
         /// The server.
         server: ServerAddress,
         /// The limit.
-        timeout: Seconds,
+        timeout: Milliseconds,
     },
     /// The two sides found no common TLS, or one does not trust the other.
     #[error("{server}: TLS: {source}")]
@@ -155,7 +154,7 @@ pub enum NatsError {
         /// The server.
         server: ServerAddress,
         /// The limit.
-        timeout: Seconds,
+        timeout: Milliseconds,
     },
     /// The server keeps no streams.
     #[error("{server}: JetStream is off; start the server with it (`-js`)")]
@@ -264,7 +263,7 @@ impl NatsError {
             Self::Handshake { source, .. } if source.kind() != io::ErrorKind::InvalidData => {
                 Retry::Later
             }
-            Self::Secret(_)
+            Self::Credential(_)
             | Self::Nkey(_)
             | Self::Creds(_)
             | Self::Key

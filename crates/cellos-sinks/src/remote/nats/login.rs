@@ -8,10 +8,9 @@ use super::{
     creds::Credentials,
     error::NatsError,
     nkey::UserKey,
-    secret::Secret,
     wire::ServerInfo,
 };
-use crate::remote::Surroundings;
+use crate::remote::{Surroundings, credential::Credential};
 
 /// What is sent to log in. Never printed.
 #[derive(Default)]
@@ -34,10 +33,10 @@ impl Proof {
 /// How to log in, with the secrets in reach. Never printed.
 pub(super) enum Method {
     None,
-    Login(String, Secret),
-    Token(Secret),
-    Creds(Secret),
-    Nkey(Secret),
+    Login(String, Credential),
+    Token(Credential),
+    Creds(Credential),
+    Nkey(Credential),
 }
 
 impl Method {

@@ -23,7 +23,6 @@ mod delivery;
 mod error;
 mod login;
 mod nkey;
-mod secret;
 mod stream;
 mod subject;
 mod tls;
@@ -34,7 +33,6 @@ pub use creds::{CredsError, MAX_JWT_BYTES};
 pub use delivery::{HEADER_ID, HEADER_LINE_HASH, HEADER_SEQ};
 pub use error::NatsError;
 pub use nkey::NkeyError;
-pub use secret::{MAX_SECRET_BYTES, SecretError, SecretSource};
 pub use stream::{DUPLICATE_WINDOW_SECONDS, MAX_AGE_DAYS};
 pub use subject::{
     DEFAULT_STREAM, DEFAULT_SUBJECT, STREAM_SUBJECTS, Subject, SubjectError, SubjectRule, Template,

@@ -5,7 +5,7 @@ use cellos_sinks::remote::{RemoteSink, SinkConfig as _, Surroundings, nats::Nats
 use cellos_testkit::require;
 use serde_json::json;
 
-use super::server::{Reader, Server};
+use super::server::{Reached as _, Reader, Server};
 use crate::remote_contract::{self, Harness};
 
 const STREAM: &str = "CELLOS_EVENTS";

@@ -8,7 +8,7 @@ use cellos_testkit::require;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::server::{Reader, Server};
+use super::server::{Reached as _, Reader, Server};
 use crate::remote_contract::stored;
 
 const STREAM: &str = "CELLOS_EVENTS";

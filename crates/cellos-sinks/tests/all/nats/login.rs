@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     jwt::{Key, Kind},
-    server::{Reader, Server},
+    server::{Reached as _, Reader, Server},
 };
 use crate::remote_contract::stored;
 

@@ -6,7 +6,7 @@ use cellos_sinks::remote::Retry;
 use cellos_testkit::require;
 use serde_json::json;
 
-use super::server::{Reader, Server};
+use super::server::{Reached as _, Reader, Server};
 use crate::remote_contract::stored;
 
 const STREAM: &str = "CELLOS_EVENTS";
@@ -18,7 +18,7 @@ const BATCH: usize = 500;
 async fn a_server_killed_in_the_middle_loses_and_doubles_nothing() {
     require!("nats");
     let mut server = Server::start("");
-    let sink = server.sink(json!({"ackTimeoutSeconds": 20}));
+    let sink = server.sink(json!({"ackTimeoutMs": 20_000}));
     let ids: Vec<_> = (0..EVENTS).map(|n| format!("e{n:05}")).collect();
     let texts: Vec<&str> = ids.iter().map(String::as_str).collect();
     let events = stored(&texts);
@@ -128,7 +128,7 @@ async fn a_delivery_that_is_given_up_keeps_the_order() {
 #[tokio::test]
 async fn something_else_at_the_address_is_told() {
     for (says, expected, retry) in [
-        (&b""[..], "no connection within 1 s", Retry::Later),
+        (&b""[..], "no connection within 1000 ms", Retry::Later),
         (
             b"HTTP/1.1 400 Bad Request\r\n\r\n",
             "not the protocol of NATS",
@@ -150,7 +150,7 @@ async fn something_else_at_the_address_is_told() {
             tokio::time::sleep(Duration::from_secs(30)).await;
         });
         let config: cellos_sinks::remote::nats::NatsConfig = serde_json::from_value(json!({
-            "servers": format!("nats://127.0.0.1:{port}"), "connectTimeoutSeconds": 1,
+            "servers": format!("nats://127.0.0.1:{port}"), "connectTimeoutMs": 1000,
         }))
         .unwrap();
         let surroundings = cellos_sinks::remote::Surroundings {

@@ -30,7 +30,7 @@ async fn a_sink_of_a_file_delivers() {
     fs::write(server.folder().join("password"), "p4ss\n").unwrap();
     let text = file(&format!(
         "  servers: [\"{}\"]\n  stream: CELLS\n  subject: {{tenant: acme}}\n  maxInFlight: 16\n  \
-         connectTimeoutSeconds: 20\n  auth:\n    login: {{user: cells, password: {{file: password}}}}\n",
+         connectTimeoutMs: 20000\n  auth:\n    login: {{user: cells, password: {{file: password}}}}\n",
         server.url()
     ));
     let path = server.folder().join("sinks.yaml");

@@ -5,7 +5,7 @@ use cellos_sinks::remote::{DeliveryError, Retry};
 use cellos_testkit::require;
 use serde_json::{Value, json};
 
-use super::server::{Reader, Server};
+use super::server::{Reached as _, Reader, Server};
 use crate::remote_contract::stored;
 
 const STREAM: &str = "CELLOS_EVENTS";

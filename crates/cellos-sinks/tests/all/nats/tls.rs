@@ -9,7 +9,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::server::Server;
+use super::server::{Reached as _, Server};
 use crate::remote_contract::stored;
 
 /// A folder with an authority, a certificate of the server and one of a client, and those of another
