@@ -2,6 +2,7 @@
 
 mod anything;
 mod beside;
+mod folders;
 mod forged;
 mod published;
 
