@@ -192,9 +192,11 @@ impl Attesting {
         let Some(path) = &args.attest else {
             return Ok(None);
         };
+        let signer = attest::signer(signer)?;
         Ok(Some(Self {
             attestor: Attestor {
-                signer: attest::signer(signer)?,
+                keys: keys::of_this_host(&args.signing, &*signer),
+                signer,
                 builder_id: None,
                 predicates: Predicates::All,
                 findings: Findings::Refuse,
