@@ -134,7 +134,12 @@ fn log_with_artifact(path: &Path, content: &[u8]) {
         }))
         .unwrap()
     };
-    let log = EventLog::open(LogConfig::new(path)).unwrap();
+    let signer = SoftwareSigner::from_base64url_seed("k1", SEED).unwrap();
+    let log = EventLog::open(LogConfig {
+        signer: Some(std::sync::Arc::new(signer)),
+        ..LogConfig::new(path)
+    })
+    .unwrap();
     log.append(&[
         event(
             "lifecycle.v1.started",
@@ -229,6 +234,8 @@ fn a_run_is_attested_from_its_log_with_the_document_that_ran() {
         "events.jsonl",
         "--run-id",
         "r1",
+        "--signing-key",
+        "./k1.key",
     ];
     let output = signing
         .place
@@ -369,7 +376,8 @@ fn what_was_changed_is_refused_by_public_verifiers_and_by_ours() {
 #[test]
 fn a_run_whose_part_of_the_log_is_not_in_order_is_not_attested() {
     let signing = Signing::new();
-    succeeded(&signing.run(&["--run-id", "r1"], &["true"]));
+    let flags = ["--run-id", "r1", "--signing-key", "./k1.key"];
+    succeeded(&signing.run(&flags, &["true"]));
     failed(&signing.attest(&["r2"]), 125, "no event of run r2");
     let events = signing.path("events.jsonl");
     let text = std::fs::read_to_string(&events).unwrap();
@@ -388,6 +396,27 @@ fn a_run_whose_part_of_the_log_is_not_in_order_is_not_attested() {
     let cut = cut[..cut.len() - 1].join("\n") + "\n";
     std::fs::write(&events, cut).unwrap();
     failed(&signing.attest(&["r1"]), 125, "has no end");
+}
+
+#[test]
+fn a_run_that_anybody_could_have_written_is_not_attested() {
+    let signing = Signing::new();
+    succeeded(&signing.run(&["--run-id", "r1"], &["true"]));
+    failed(&signing.attest(&["r1"]), 125, "not signed");
+    let output = signing.attest(&["r1", "--allow-findings"]);
+    succeeded(&output);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("unsigned"), "{stderr}");
+    // The log of another host, whose key is given, is as good as one's own.
+    let other = Signing::new();
+    log_with_artifact(&other.path("events.jsonl"), b"content");
+    other.place.file("other.json", json!({}).to_string());
+    failed(
+        &other.attest(&["r1", "--keys", "other.json"]),
+        125,
+        "unknown_key",
+    );
+    succeeded(&other.attest(&["r1", "--keys", "keys.json"]));
 }
 
 #[test]

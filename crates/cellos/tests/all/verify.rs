@@ -261,6 +261,55 @@ fn a_policy_demands_more_than_the_truth() {
 }
 
 #[test]
+fn a_log_without_its_head_or_its_beginning_is_well_only_where_that_is_said() {
+    let place = Place::new();
+    let path = signed_log(&place);
+    let signer = std::sync::Arc::new(SoftwareSigner::from_seed("k1", [7; 32]));
+    let log = EventLog::open(LogConfig {
+        signer: Some(signer),
+        ..LogConfig::new(&path)
+    })
+    .unwrap();
+    log.rotate().unwrap();
+    log.rotate().unwrap();
+    log.sync().unwrap();
+    drop(log);
+    let check = |flags: &[&str]| {
+        let arguments = ["signed.jsonl", "--keys", "keys.json", "--json"];
+        let output = verify(&place, &[&arguments[..], flags].concat());
+        (output.status.code(), codes(&output))
+    };
+    assert_eq!(check(&[]), (Some(0), vec![]));
+    let head = place.path().join("signed.jsonl.head");
+    let kept = fs::read(&head).unwrap();
+    fs::remove_file(&head).unwrap();
+    assert_eq!(check(&[]), (Some(1), vec!["head_missing".to_owned()]));
+    assert_eq!(check(&["--open-end"]), (Some(0), vec![]));
+    fs::write(&head, kept).unwrap();
+    for end in ["jsonl", "seal.json"] {
+        let name = format!("signed.000000000000-000000000003.{end}");
+        fs::remove_file(place.path().join(name)).unwrap();
+    }
+    assert_eq!(check(&[]), (Some(1), vec!["pruned".to_owned()]));
+    assert_eq!(check(&["--pruned"]), (Some(0), vec![]));
+}
+
+#[test]
+fn rows_that_anybody_could_have_chained_are_not_well_where_there_are_keys() {
+    let place = Place::new();
+    signed_log(&place);
+    let samples = source_file("../cellos-evidence/tests/samples");
+    fs::copy(
+        samples.join("chain/audit-trail.jsonl"),
+        place.path().join("signed.jsonl"),
+    )
+    .unwrap();
+    let output = verify(&place, &["signed.jsonl", "--keys", "keys.json", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(codes(&output), ["unsigned"]);
+}
+
+#[test]
 fn what_cannot_be_checked_is_no_verdict() {
     let place = Place::new();
     signed_log(&place);

@@ -17,8 +17,8 @@ use crate::{exit::Exit, failure::Failure, keys::SigningOptions};
 ///   cellos attest 01KB... -o app.intoto.jsonl
 ///   cellos attest --check app.intoto.jsonl --keys keyset.json --artifact app.tar
 ///
-/// A run whose part of the log is not in order, or not signed, is not attested. `--check` ends in 0 when every
-/// line is an attestation by a key of the keyset, and every artifact is a subject of one.
+/// A run whose part of the log is not in order, or not signed, is not attested. `--check` ends in 0
+/// when every line is an attestation by a key of the keyset, and every artifact is a subject of one.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct AttestArgs {
