@@ -10,7 +10,7 @@ package `cryptography`. Ends in 0 and prints the head, or says what is wrong fir
 It says nothing of validity and revocation, seals, canonical form, or what the events tell:
 `cellos verify` does. docs/evidence.md describes the format.
 """
-import base64, hashlib, json, os, sys
+import base64, hashlib, json, sys
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 
@@ -39,10 +39,9 @@ def check_signature(keys, domain, body, said, sig):
 
 def check(keys, files):
     seq, log, prev, waiting = 0, None, None, 0
-    head = None
-    if os.path.exists(files[-1] + ".head"):
-        body, head, sig = parts(open(files[-1] + ".head", "rb").read().rstrip(b"\n"), b"head")
-        check_signature(keys, b"cellos.log.head.v1\n", body, head, sig)
+    # Whoever cuts the end off can take the head away too.
+    body, head, sig = parts(open(files[-1] + ".head", "rb").read().rstrip(b"\n"), b"head")
+    check_signature(keys, b"cellos.log.head.v1\n", body, head, sig)
     for file in files:
         for line in open(file, "rb"):
             if not line.endswith(b"\n"):
@@ -60,12 +59,12 @@ def check(keys, files):
                 check_signature(keys, b"cellos.log.entry.v1\n", body, entry, sig)
                 waiting = 0
             prev = hashlib.sha256(b"cellos.log.line.v1\n" + line[:-1]).hexdigest()
-            if head and seq == head["nextSeq"] - 1 and prev != head["lastHash"]:
+            if seq == head["nextSeq"] - 1 and prev != head["lastHash"]:
                 raise ValueError("line %d is not the one that the head names" % seq)
             seq += 1
     if waiting:
         raise ValueError("nobody signed the last %d lines" % waiting)
-    if head and (head["log"] != log or head["nextSeq"] > seq):
+    if head["log"] != log or head["nextSeq"] > seq:
         raise ValueError("cut off: the head says that line %d comes next" % head["nextSeq"])
     return "%d:%s" % (seq - 1, prev)
 

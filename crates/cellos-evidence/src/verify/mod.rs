@@ -32,7 +32,7 @@ pub use report::{
     Lines, LogFormat, MAX_FINDINGS_PER_KIND, NotAHead, Observer, PublishedHead, Silent, Summary,
     Unchecked, Verdict,
 };
-pub use session::{CLOCK_TOLERANCE, ID_WINDOW, MAX_BROKEN_RUNS};
+pub use session::{CLOCK_TOLERANCE, ID_WINDOW, MAX_BROKEN_RUNS, MAX_DETAIL_BYTES};
 pub use signatures::BATCH_SIGNATURES;
 
 use crate::{

@@ -2,7 +2,7 @@
 //! projection, ids and times are looked at, and each run gets its verdict.
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     hash::{BuildHasher as _, RandomState},
     path::PathBuf,
     sync::Arc,
@@ -30,6 +30,9 @@ pub const ID_WINDOW: usize = 1 << 18;
 /// Of how many runs is kept that a line of theirs cannot be believed. Beyond, no run is believed.
 pub const MAX_BROKEN_RUNS: usize = 1 << 16;
 
+/// Longest text of a finding, in bytes: it quotes the log, in which a key's id may fill a line.
+pub const MAX_DETAIL_BYTES: usize = 1024;
+
 /// Type of the only event whose id is the same in every run of the published implementation.
 const CONSTANT_ID_TYPE: &str = "dev.cellos.events.cell.host.v1.baseline-attestation";
 /// End of the type of an event that says that a torn line was set aside.
@@ -44,8 +47,8 @@ pub(super) struct Session<'a> {
     observer: &'a mut dyn Observer,
     /// The file that is read.
     file: Arc<PathBuf>,
-    /// All files so far, to tell which of two places comes first.
-    files: Vec<Arc<PathBuf>>,
+    /// The numbers of all files so far, to tell which of two places comes first.
+    files: HashMap<Arc<PathBuf>, usize>,
     projection: Projection,
     found: Vec<Finding>,
     waiting: Vec<Ended>,
@@ -73,7 +76,7 @@ impl<'a> Session<'a> {
             summary: Summary::default(),
             observer,
             file: Arc::default(),
-            files: Vec::new(),
+            files: HashMap::new(),
             projection: Projection::default(),
             found: Vec::new(),
             waiting: Vec::new(),
@@ -89,7 +92,8 @@ impl<'a> Session<'a> {
     /// From here on lines are of this file.
     pub(super) fn begin_file(&mut self, path: &Arc<PathBuf>) {
         self.file = Arc::clone(path);
-        self.files.push(Arc::clone(path));
+        let number = self.files.len();
+        self.files.entry(Arc::clone(path)).or_insert(number);
     }
 
     /// A place in the present file.
@@ -140,7 +144,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn report(&mut self, finding: Finding) {
+    fn report(&mut self, mut finding: Finding) {
+        let detail = &mut finding.detail;
+        if detail.len() > MAX_DETAIL_BYTES {
+            detail.truncate(detail.floor_char_boundary(MAX_DETAIL_BYTES));
+            detail.push('…');
+        }
         let count = self.summary.counts.entry(finding.kind).or_default();
         *count += 1;
         if *count <= MAX_FINDINGS_PER_KIND {
@@ -304,8 +313,8 @@ impl<'a> Session<'a> {
     }
 
     fn is_before(&self, a: &Place, b: &Place) -> bool {
-        let index = |place: &Place| self.files.iter().position(|file| *file == place.file);
-        match index(a).cmp(&index(b)) {
+        let number = |place: &Place| self.files.get(&place.file);
+        match number(a).cmp(&number(b)) {
             std::cmp::Ordering::Equal => a.line < b.line,
             other => other.is_lt(),
         }

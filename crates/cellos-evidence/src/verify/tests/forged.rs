@@ -373,3 +373,16 @@ fn a_log_of_any_name_is_read_with_its_segments() {
         assert_eq!(checked.summary.runs_well, 2, "{name}");
     }
 }
+
+#[test]
+fn a_name_as_long_as_a_line_does_not_fill_the_report() {
+    let stranger = SoftwareSigner::from_seed("k".repeat(500_000), [9; 32]);
+    let mut tail = Tail::of_new_log("L".repeat(100_000));
+    let text = line::encode(&mut tail, &invented(), Some(&stranger)).unwrap();
+    let keys = keyset();
+    let checked = check_with(&text, &with_keys(&keys));
+    assert!(errors(&checked).contains(&FindingKind::UnknownKey));
+    for finding in &checked.recorder.findings {
+        assert!(finding.detail.len() <= MAX_DETAIL_BYTES + '…'.len_utf8());
+    }
+}
