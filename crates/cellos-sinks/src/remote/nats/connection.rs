@@ -39,6 +39,8 @@ pub(super) struct Connection {
     /// To be written, from `written` on.
     out: Vec<u8>,
     written: usize,
+    /// How many `PONG` are among what is to be written.
+    pongs: usize,
     unflushed: bool,
     patience: Milliseconds,
     deadline: Instant,
@@ -150,7 +152,7 @@ impl Connection {
             match self.next_op()? {
                 Some(ServerOp::Message(message)) => return Ok(Step::Message(message)),
                 Some(ServerOp::Ping) => {
-                    self.out.extend_from_slice(b"PONG\r\n");
+                    self.pong()?;
                     continue;
                 }
                 Some(ServerOp::Err(text)) => return Err(self.told(text)),
@@ -167,6 +169,18 @@ impl Connection {
                 return Ok(Step::Drained);
             }
         }
+    }
+
+    fn pong(&mut self) -> Result<(), NatsError> {
+        if self.pongs >= wire::MAX_PONGS {
+            return Err(NatsError::Wire {
+                server: self.server.clone(),
+                source: WireError::Pings,
+            });
+        }
+        self.pongs += 1;
+        self.out.extend_from_slice(b"PONG\r\n");
+        Ok(())
     }
 
     fn next_op(&mut self) -> Result<Option<ServerOp>, NatsError> {
@@ -212,6 +226,7 @@ impl Connection {
                 if self.written == self.out.len() {
                     self.out.clear();
                     self.written = 0;
+                    self.pongs = 0;
                 }
                 self.be_patient();
                 Ok(false)
@@ -358,6 +373,7 @@ async fn open_one(
         taken: 0,
         out: Vec::new(),
         written: 0,
+        pongs: 0,
         unflushed: false,
         // The time to connect is limited as a whole.
         deadline: Instant::now() + patience.duration() + Duration::from_secs(3600),

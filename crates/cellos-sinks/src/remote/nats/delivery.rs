@@ -78,6 +78,12 @@ impl Flight {
         }
     }
 
+    /// What differs when something was learnt.
+    fn progress(&self) -> (usize, Option<usize>) {
+        let refused = self.refused.as_ref().map(|(index, _)| *index);
+        (self.total, refused)
+    }
+
     fn broken(self, error: NatsError) -> Broken {
         Broken {
             acknowledged: self.prefix,
@@ -147,11 +153,15 @@ pub(super) async fn deliver(
         let Some(subject) = subjects.get(index) else {
             continue;
         };
+        let before = flight.progress();
         match judge(&config.stream.to_string(), subject, &message) {
             Ok(()) => flight.acknowledge(index),
             Err(error) => flight.refuse(index, error),
         }
-        connection.be_patient();
+        // An answer that comes again is no reason to wait longer for the others.
+        if flight.progress() != before {
+            connection.be_patient();
+        }
     }
 }
 

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 pub(super) const MAX_LINE_BYTES: usize = 64 * 1024;
 /// Largest message of a server in bytes: answers of its stream interface, of about a kilobyte.
 pub(super) const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+/// Most `PONG` that wait to be taken. Servers send a `PING` every two minutes; one that sends them and
+/// reads nothing would fill the memory.
+pub(super) const MAX_PONGS: usize = 1024;
 /// Most characters of a server's text that are shown.
 const MAX_SHOWN_CHARS: usize = 200;
 
@@ -68,6 +71,9 @@ pub enum WireError {
     /// A line that no server sends.
     #[error("not the protocol of NATS: `{0}`")]
     Unknown(String),
+    /// It asks for signs of life and does not take them.
+    #[error("more than {MAX_PONGS} PING, and the answers are not taken")]
+    Pings,
     /// `INFO` without its JSON object.
     #[error("INFO is no JSON object of the expected form: {0}")]
     Info(serde_json::Error),

@@ -2,6 +2,7 @@
 
 mod contract;
 mod forward;
+mod hostile;
 mod jwt;
 mod login;
 mod outage;
