@@ -5,10 +5,11 @@
 use std::{
     fmt,
     fs::File,
-    io::Read as _,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{Mode, OFlags};
 use serde::{
     Deserialize, Deserializer,
     de::{Error, MapAccess, Visitor},
@@ -153,13 +154,27 @@ impl fmt::Debug for OneLine {
     }
 }
 
+/// Opens a file that a configuration names. A pipe or a device could make whoever reads it wait for
+/// ever, while a run waits for its sinks.
+pub(super) fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is no regular file",
+        )),
+    }
+}
+
 fn read_file(path: &Path) -> Result<Zeroizing<String>, CredentialError> {
     let failed = |source| CredentialError::File {
         path: path.to_owned(),
         source,
     };
     let mut text = Zeroizing::new(String::new());
-    File::open(path)
+    open_regular(path)
         .and_then(|file| {
             file.take(MAX_CREDENTIAL_BYTES + 1)
                 .read_to_string(&mut text)
@@ -304,5 +319,15 @@ mod tests {
         let file =
             serde_json::from_value::<CredentialSource>(json!({"file": "/run/token"})).unwrap();
         assert_eq!(file, CredentialSource::File("/run/token".into()));
+    }
+
+    #[test]
+    fn a_pipe_makes_nobody_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let error = read_file(&pipe).unwrap_err();
+        assert!(error.to_string().contains("no regular file"), "{error}");
     }
 }

@@ -1,6 +1,6 @@
 //! Whom a TLS client trusts.
 
-use std::{fs::File, io::Read as _, path::Path, sync::Arc};
+use std::{io::Read as _, path::Path, sync::Arc};
 
 use tokio_rustls::rustls::{
     ClientConfig, RootCertStore,
@@ -8,7 +8,7 @@ use tokio_rustls::rustls::{
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 
-use crate::remote::SinkOpenError;
+use crate::remote::{SinkOpenError, credential::open_regular};
 
 /// Largest file of certificates, in bytes. The system's own, with all public authorities, has a
 /// quarter of it.
@@ -48,7 +48,7 @@ pub(crate) fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, SinkOp
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SinkOpenError> {
     let mut pem = Vec::new();
-    File::open(path)
+    open_regular(path)
         .and_then(|file| file.take(MAX_CA_FILE_BYTES + 1).read_to_end(&mut pem))
         .map_err(|source| SinkOpenError::File {
             field: "caFile",

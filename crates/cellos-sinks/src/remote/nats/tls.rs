@@ -1,7 +1,7 @@
 //! TLS for NATS: whom to trust, and what to show of oneself.
 
 use std::{
-    io,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,6 +19,7 @@ use tokio_rustls::{
 };
 
 use super::config::{ClientCertificate, TlsConfig};
+use crate::remote::{credential::open_regular, http::MAX_CA_FILE_BYTES};
 
 /// Why certificates cannot be used. Nothing of a key appears in the message.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +81,8 @@ pub(super) fn connector(config: Option<&TlsConfig>) -> Result<TlsConnector, TlsE
             cert_file,
             key_file,
         }) => {
-            let key = PrivateKeyDer::from_pem_file(key_file)
+            let key = open(key_file)
+                .and_then(PrivateKeyDer::from_pem_reader)
                 .map_err(pem_error(key_file, "private key"))?;
             builder
                 .with_client_auth_cert(certificates(cert_file)?, key)
@@ -115,8 +117,8 @@ fn authorities(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
+    let certificates: Vec<_> = open(path)
+        .and_then(|file| CertificateDer::pem_reader_iter(file).collect())
         .map_err(pem_error(path, "certificate"))?;
     match certificates.is_empty() {
         false => Ok(certificates),
@@ -124,6 +126,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
             path: path.to_owned(),
         }),
     }
+}
+
+fn open(path: &Path) -> Result<impl io::Read, pem::Error> {
+    let file = open_regular(path).map_err(pem::Error::Io)?;
+    Ok(file.take(MAX_CA_FILE_BYTES))
 }
 
 fn pem_error(path: &Path, what: &'static str) -> impl Fn(pem::Error) -> TlsError {
