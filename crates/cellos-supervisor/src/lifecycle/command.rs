@@ -9,7 +9,7 @@ use cellos_core::{
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Run, Skip};
+use super::{Run, Skip, text};
 use crate::{
     Phase, RunError, bounds,
     deadline::Deadline,
@@ -169,7 +169,7 @@ impl Run<'_> {
             argv: run.argv.clone(),
             exit_code,
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-            spawn_error,
+            spawn_error: spawn_error.map(text::cut),
             ended_by: self.outcome.ended_by,
             signal: signal_of(self.outcome.end),
             usage: report.map(|report| (&report.usage).into()),

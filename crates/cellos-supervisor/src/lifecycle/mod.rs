@@ -9,6 +9,7 @@
 
 mod command;
 mod exports;
+mod text;
 
 use std::time::Duration;
 
@@ -442,7 +443,7 @@ impl<'a> Run<'a> {
             reason: outcome.first_error.as_ref().map(|error| {
                 error
                     .reason()
-                    .map_or_else(|| error.to_string(), |reason| reason.as_str().into())
+                    .map_or_else(|| text::cut(error), |reason| reason.as_str().into())
             }),
             terminal_state: self.terminal_state,
             evidence_bundle_ref: None,
@@ -452,12 +453,8 @@ impl<'a> Run<'a> {
                 .filter(|residue| residue.found.is_empty())
                 .map(|_| ResidueClass::None),
             tenant_id: self.journal.subject().tenant_id().map(str::to_owned),
-            reason_detail: outcome.first_error.as_ref().map(ToString::to_string),
-            later_errors: outcome
-                .later_errors
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
+            reason_detail: outcome.first_error.as_ref().map(text::cut),
+            later_errors: text::some_of(&outcome.later_errors),
             ended_by: outcome.ended_by,
             exit_code: outcome.end.map(|end| end.shell_code()),
             signal: signal_of(outcome.end),
@@ -466,7 +463,10 @@ impl<'a> Run<'a> {
                 .map(|report| report.limits_hit.iter().copied().map(Into::into).collect())
                 .unwrap_or_default(),
             output: outcome.output,
-            residue: outcome.residue.as_ref().map(Into::into),
+            residue: outcome
+                .residue
+                .as_ref()
+                .map(|residue| (&text::short(residue)).into()),
         }
     }
 
@@ -478,7 +478,7 @@ impl<'a> Run<'a> {
             .errors()
             .any(|error| matches!(error, RunError::Destroy(_) | RunError::Residue { .. }));
         let closed = if last == LastEvent::Missing || teardown_failed {
-            let reason = self.outcome.first_error.as_ref().map(ToString::to_string);
+            let reason = self.outcome.first_error.as_ref().map(text::cut);
             lease.update(|record| record.reason = reason)
         } else {
             lease.finish()
