@@ -154,6 +154,14 @@ kinds! {
 }
 
 impl EventSinks {
+    /// The files that hold what the sinks log in with.
+    pub fn private_files(&self) -> impl Iterator<Item = PathBuf> {
+        let sinks = self.sinks.iter();
+        sinks
+            .flat_map(|sink| sink.config.private_files())
+            .map(|file| self.folder.join(file))
+    }
+
     /// Reads a file.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ mod keys;
 mod leftovers;
 mod logging;
 mod machines;
+mod recordable;
 mod run_logs;
 mod runs;
 mod say;

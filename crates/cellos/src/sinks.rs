@@ -14,7 +14,7 @@ use cellos_sinks::{
 };
 use tokio::{sync::watch, task::JoinSet, time};
 
-use crate::{failure::Failure, say};
+use crate::{evidence_guard::Hidden, failure::Failure, say};
 
 /// How much lower than the run's own the priority of delivering is, so that it does not take time
 /// from a cell that is being built; see nice(2).
@@ -38,6 +38,14 @@ pub(crate) fn configured(file: Option<&Path>) -> Result<Option<EventSinks>, Fail
     file.filter(|file| !file.as_os_str().is_empty())
         .map(|file| EventSinks::read(file).map_err(Failure::call))
         .transpose()
+}
+
+/// The files that hold what the sinks log in with.
+pub(crate) fn private_files(sinks: &EventSinks) -> impl Iterator<Item = Hidden> {
+    sinks.private_files().map(|place| Hidden {
+        what: "the credentials of a sink",
+        place,
+    })
 }
 
 /// Refuses where a required sink lacks more events of the log than it may, or nobody can tell.

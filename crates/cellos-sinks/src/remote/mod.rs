@@ -58,6 +58,11 @@ pub trait SinkConfig: fmt::Debug + Send + Sync {
     /// [`SinkOpenError`].
     fn open(&self, surroundings: &Surroundings<'_>) -> Result<Arc<dyn RemoteSink>, SinkOpenError>;
 
+    /// The files that hold what it logs in with, as the configuration names them.
+    fn private_files(&self) -> Vec<&Path> {
+        Vec::new()
+    }
+
     /// What it writes to.
     fn reach(&self) -> Reach {
         Reach::Network

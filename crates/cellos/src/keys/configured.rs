@@ -14,10 +14,10 @@ use jiff::Timestamp;
 
 use super::{
     folder::{FolderError, KeyFolder},
-    pkcs11::{Pkcs11Error, Pkcs11Signer, SCHEME},
+    pkcs11::{self, Pkcs11Error, Pkcs11Signer, SCHEME},
     private::{self, PrivateError},
 };
-use crate::{failure::Failure, units::switch};
+use crate::{evidence_guard::Hidden, failure::Failure, units::switch};
 
 /// Names the key.
 const KEY_VARIABLE: &str = "CELLOS_SIGNING_KEY";
@@ -129,16 +129,32 @@ pub(crate) fn of_this_host(options: &SigningOptions, signer: &dyn Signer) -> Key
     keys.into_iter().collect()
 }
 
-/// What no cell may reach: the key folder, and the file of a key that is named.
-pub(crate) fn private_places(options: &SigningOptions) -> Vec<PathBuf> {
-    let folder = KeyFolder::of_this_process(options.key_dir.as_deref())
-        .ok()
-        .map(|folder| folder.path().to_owned());
-    let file = match key(options, |name| std::env::var_os(name)) {
-        Some(Key::File(path)) => Some(path),
-        _ => None,
+/// What no cell may see: the key folder, the file of a key that is named, and the file with the PIN of
+/// a token.
+pub(crate) fn private_places(options: &SigningOptions) -> Vec<Hidden> {
+    let folder = KeyFolder::of_this_process(options.key_dir.as_deref()).ok();
+    let (file, uri) = match key(options, |name| std::env::var_os(name)) {
+        Some(Key::File(path)) => (Some(path), None),
+        Some(Key::Token(uri)) => (None, uri.into_string().ok()),
+        Some(Key::Named(name)) => (
+            None,
+            folder.as_ref().and_then(|it| it.token(name.to_str()?)),
+        ),
+        None => (None, folder.as_ref().and_then(KeyFolder::current_token)),
     };
-    [folder, file].into_iter().flatten().collect()
+    let keys = |place| Hidden {
+        what: "the signing keys",
+        place,
+    };
+    let pin = uri
+        .and_then(|uri| pkcs11::pin_file(&uri))
+        .map(|place| Hidden {
+            what: "the PIN of the token",
+            place,
+        });
+    let folder = folder.map(|folder| folder.path().to_owned());
+    let keys = [folder, file].into_iter().flatten().map(keys);
+    keys.chain(pin).collect()
 }
 
 /// How a key is named.

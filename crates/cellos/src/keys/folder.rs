@@ -290,6 +290,20 @@ impl KeyFolder {
         }
     }
 
+    /// The URI of a key that lies in a token. `None` also where it cannot be read.
+    pub(crate) fn token(&self, kid: &str) -> Option<String> {
+        if !cellos_core::admission::is_portable_id(kid) {
+            return None;
+        }
+        let uri = private::read(&self.uri_path(kid)).ok()?;
+        Some(uri.trim().to_owned())
+    }
+
+    /// The URI of the key that signs, where it lies in a token.
+    pub(crate) fn current_token(&self) -> Option<String> {
+        self.token(&self.current().ok()??)
+    }
+
     /// The bytes of the published chain. `None` where nothing was published yet.
     pub(crate) fn published(&self) -> Result<Option<Vec<u8>>, FolderError> {
         let path = self.keyset_path();

@@ -322,6 +322,14 @@ fn helper_path(environment: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf
         .map_err(|_| Pkcs11Error::Nowhere)
 }
 
+/// The file that the PIN of a token stands in, where it stands in one.
+pub(super) fn pin_file(uri: &str) -> Option<PathBuf> {
+    match TokenUri::parse(uri).ok()?.pin? {
+        PinSource::File(path) => Some(path),
+        PinSource::Variable(_) => None,
+    }
+}
+
 fn read_pin(source: &PinSource) -> Result<Zeroizing<Vec<u8>>, Pkcs11Error> {
     let text = match source {
         PinSource::File(path) => private::read(path).map_err(Pkcs11Error::PinFile)?,

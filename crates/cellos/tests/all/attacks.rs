@@ -289,3 +289,131 @@ fn a_terminal_is_as_it_was_when_the_command_has_ended() {
         "{shown}"
     );
 }
+
+/// A file that can only be read can be locked all the same, and then nobody writes to the log.
+#[test]
+fn a_cell_cannot_hold_the_lock_of_the_log() {
+    require!("userns");
+    let (place, work) = place_with_work();
+    let log = place.path().canonicalize().unwrap().join("logs");
+    fs::create_dir(&log).unwrap();
+    let events = log.join("events.jsonl");
+    let first = ["--events", events.to_str().unwrap()];
+    assert_eq!(run(&place, &work, &first, "true").status.code(), Some(0));
+    for source in [&log, &log.join("events.jsonl.lock")] {
+        let mount = format!("{}:/logs:ro", source.display());
+        let flags = ["--events", events.to_str().unwrap(), "--mount", &mount];
+        let output = run(&place, &work, &flags, "echo ran");
+        assert_eq!(output.status.code(), Some(126), "{}", stderr(&output));
+        assert!(output.stdout.is_empty());
+        assert!(
+            stderr(&output).contains("the lock of the event log"),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn files_beside_the_log_are_out_of_a_cells_reach() {
+    require!("userns");
+    let (place, work) = place_with_work();
+    let log = place.path().canonicalize().unwrap().join("logs");
+    fs::create_dir(&log).unwrap();
+    let events = log.join("events.jsonl");
+    let first = ["--events", events.to_str().unwrap()];
+    assert_eq!(run(&place, &work, &first, "true").status.code(), Some(0));
+    let second_name = work.join("innocent");
+    fs::hard_link(&events, &second_name).unwrap();
+    for source in [log.join("events.jsonl.head"), second_name] {
+        let mount = format!("{}:/x:rw", source.display());
+        let flags = ["--events", events.to_str().unwrap(), "--mount", &mount];
+        let output = run(&place, &work, &flags, "echo gone > /x");
+        assert_eq!(output.status.code(), Some(126), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn what_sinks_log_in_with_is_not_shown_to_a_cell() {
+    require!("userns");
+    let (place, work) = place_with_work();
+    let elsewhere = place.path().canonicalize().unwrap().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let sinks = |credential: &str| {
+        format!(
+            "apiVersion: cellos.io/v1\nkind: EventSinks\ndeliverWithinMs: 100\nsinks:\n\
+             - {{name: hook, kind: webhook, url: 'http://127.0.0.1:9/', token: {{file: {credential}}}}}\n\
+             - {{name: bus, kind: nats, servers: ['nats://127.0.0.1:9'], auth: {{creds: {{file: {credential}}}}}}}\n"
+        )
+    };
+    fs::write(elsewhere.join("token"), "s3cret").unwrap();
+    fs::write(work.join("token"), "s3cret").unwrap();
+    // The settings in reach of a cell that can write.
+    fs::write(work.join("sinks.yaml"), sinks("/nowhere/token")).unwrap();
+    let output = run(&place, &work, &["--sinks", "sinks.yaml"], "echo ran");
+    assert_eq!(output.status.code(), Some(126), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("the settings of the sinks"),
+        "{}",
+        stderr(&output)
+    );
+    // The credential in reach of one that can only read.
+    fs::write(elsewhere.join("sinks.yaml"), sinks("../work/token")).unwrap();
+    let settings = elsewhere.join("sinks.yaml");
+    let output = place
+        .cellos(&["run", "--sinks", settings.to_str().unwrap()])
+        .args(["--mount", ".:/work:ro", "--", "cat", "token"])
+        .current_dir(&work)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(126), "{}", stderr(&output));
+    assert!(output.stdout.is_empty());
+    assert!(
+        stderr(&output).contains("the credentials of a sink"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+/// The log keeps integers exactly, so it cannot hold these; a run that it cannot hold does not begin.
+#[test]
+fn a_run_that_cannot_be_put_on_record_does_not_begin() {
+    require!("userns");
+    let (place, work) = place_with_work();
+    let events = place.events();
+    for flags in [
+        ["--memory", "9007199254740992"],
+        ["--ttl", "9007199254740992s"],
+    ] {
+        let flags = [&flags[..], &["--events", events.to_str().unwrap()]].concat();
+        let output = run(&place, &work, &flags, "echo ran");
+        assert_eq!(output.status.code(), Some(126), "{}", stderr(&output));
+        assert!(output.stdout.is_empty());
+        assert!(
+            stderr(&output).contains("could not be put on record"),
+            "{}",
+            stderr(&output)
+        );
+    }
+    let refusals = place.event_types();
+    assert_eq!(refusals.len(), 2, "{refusals:?}");
+    assert!(
+        refusals
+            .iter()
+            .all(|ty| ty.ends_with("admission.v1.rejected")),
+        "{refusals:?}"
+    );
+    // Within the log's range, and each character takes two bytes there.
+    let document = format!(
+        "apiVersion: cellos.io/v1\nkind: ExecutionCell\nspec:\n  id: large\n  authority: {{}}\n  \
+         lifetime: {{ttlSeconds: 30}}\n  correlation: {{platform: '{}'}}\n  run: {{argv: [echo, ran]}}\n",
+        "\\".repeat(900_000)
+    );
+    let document = place.file("large.yaml", document);
+    let output = place
+        .cellos(&["run", document.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(126), "{}", stderr(&output));
+    assert!(output.stdout.is_empty());
+}

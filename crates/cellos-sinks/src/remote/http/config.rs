@@ -1,6 +1,9 @@
 //! What every sink over HTTP is told.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use hyper::Uri;
 use serde::Deserialize;
@@ -69,7 +72,16 @@ pub(super) enum Authorization {
     Basic { user: String, password: OneLine },
 }
 
-impl HttpConfig<'_> {
+impl<'a> HttpConfig<'a> {
+    /// The files that a token or a password is in.
+    pub(in crate::remote) fn private_files(&self) -> Vec<&'a Path> {
+        let password = self.basic.map(|basic| &basic.password);
+        let sources = [self.token, password].into_iter().flatten();
+        sources
+            .filter_map(|source| source.file.as_deref())
+            .collect()
+    }
+
     pub(super) fn address(&self) -> Result<Address, SinkOpenError> {
         let uri: Uri = self.url.parse().map_err(|error| value("url", error))?;
         let scheme = match uri.scheme_str() {

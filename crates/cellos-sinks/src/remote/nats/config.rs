@@ -8,7 +8,13 @@
 //! tls: {caFile: /etc/cellos/ca.pem}
 //! ```
 
-use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::{
     Deserialize, Deserializer,
@@ -86,6 +92,21 @@ pub struct NatsConfig {
 impl SinkConfig for NatsConfig {
     fn open(&self, surroundings: &Surroundings<'_>) -> Result<Arc<dyn RemoteSink>, SinkOpenError> {
         Ok(Arc::new(NatsSink::open(self, surroundings)?))
+    }
+
+    fn private_files(&self) -> Vec<&Path> {
+        let login = match &self.auth {
+            Auth::None => None,
+            Auth::Login(Login { password, .. }) => Some(password),
+            Auth::Token(secret) | Auth::Creds(secret) | Auth::Nkey(secret) => Some(secret),
+        };
+        let login = match login {
+            Some(SecretSource::File(path)) => Some(path.as_path()),
+            Some(SecretSource::Env(_)) | None => None,
+        };
+        let client = self.tls.as_ref().and_then(|tls| tls.client.as_ref());
+        let key = client.map(|client| client.key_file.as_path());
+        [login, key].into_iter().flatten().collect()
     }
 }
 

@@ -1,6 +1,10 @@
 //! What an OpenTelemetry sink is told.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde::Deserialize;
 
@@ -37,6 +41,10 @@ pub struct OtlpConfig {
 impl SinkConfig for OtlpConfig {
     fn open(&self, surroundings: &Surroundings<'_>) -> Result<Arc<dyn RemoteSink>, SinkOpenError> {
         Ok(Arc::new(OtlpSink::open(self, surroundings)?))
+    }
+
+    fn private_files(&self) -> Vec<&Path> {
+        self.http(&self.url).private_files()
     }
 }
 

@@ -1,6 +1,9 @@
 //! What a webhook sink is told.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde::Deserialize;
 
@@ -48,6 +51,10 @@ pub enum ContentMode {
 impl SinkConfig for WebhookConfig {
     fn open(&self, surroundings: &Surroundings<'_>) -> Result<Arc<dyn RemoteSink>, SinkOpenError> {
         Ok(Arc::new(WebhookSink::open(self, surroundings)?))
+    }
+
+    fn private_files(&self) -> Vec<&Path> {
+        self.http().private_files()
     }
 }
 

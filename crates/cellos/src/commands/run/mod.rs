@@ -31,11 +31,12 @@ use crate::{
     commands::attest::{self, Attestor, Document, Findings, Predicates},
     compose::{self, BackendOptions, PreparedBackend, RunPorts},
     document_file::DocumentSource,
-    evidence_guard::{self, InReach},
+    evidence_guard::{self, Hidden, InReach},
     exit::Exit,
     failure::Failure,
     intake::Intake,
     keys::{self, SigningOptions},
+    recordable::{self, Unrecordable},
     say,
     sinks::{self, BesideARun},
     state_dir,
@@ -270,6 +271,9 @@ fn run_with_id(
     if let Some(sinks) = &sinks {
         sinks::check_required(sinks, &events_file)?;
     }
+    let mut hidden = keys::private_places(&args.signing);
+    hidden.extend(sinks.iter().flat_map(sinks::private_files));
+    hidden.extend(Hidden::locks(&events_file, state.root()));
     let (events, events_format) = compose::event_log(
         &events_file,
         args.durability.into(),
@@ -302,9 +306,13 @@ fn run_with_id(
             admitted.document(),
             &events_file,
             state.root(),
-            &args.signing,
+            args.sinks.as_deref(),
+            &hidden,
         );
-        if let Err(error) = guarded {
+        let fit = guarded
+            .map_err(Unfit::from)
+            .and_then(|()| Ok(recordable::check(admitted.document())?));
+        if let Err(error) = fit {
             let problems = vec![error.to_string()];
             verdict.record_refusal(problems, &subject, &*events).await;
             return Err(Failure::document(error));
@@ -353,16 +361,30 @@ fn run_with_id(
     Ok(output::exit(&outcome))
 }
 
-/// Keeps the cell away from the log, the state folder and the signing keys.
+/// Keeps the cell away from the log, the state folder, the settings of the sinks, and what it must
+/// not see.
 fn keep_apart(
     document: &ExecutionCellDocument,
     events_file: &Path,
     state: &Path,
-    signing: &SigningOptions,
+    sinks: Option<&Path>,
+    hidden: &[Hidden],
 ) -> Result<(), InReach> {
     evidence_guard::check(document, events_file, state)?;
-    evidence_guard::keep_private(document, &keys::private_places(signing))?;
+    if let Some(sinks) = sinks {
+        evidence_guard::keep_unchanged(document, "the settings of the sinks", sinks)?;
+    }
+    evidence_guard::keep_hidden(document, hidden)?;
     Ok(())
+}
+
+/// Why a cell whose document was admitted is not made.
+#[derive(Debug, thiserror::Error)]
+enum Unfit {
+    #[error(transparent)]
+    InReach(#[from] InReach),
+    #[error(transparent)]
+    Unrecordable(#[from] Unrecordable),
 }
 
 /// Where the workload's standard input comes from.
