@@ -15,7 +15,10 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use cellos_core::signing::{KeysetDocumentV1, SignedTrustKeysetEnvelope, Signer};
 use cellos_evidence::keyset::MAX_KEYSET_BYTES;
-use rustix::{fs::FlockOperation, io::Errno};
+use rustix::{
+    fs::{FlockOperation, OFlags},
+    io::Errno,
+};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
@@ -28,6 +31,9 @@ use super::{
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// Time between two tries for the lock.
 const LOCK_RETRY: Duration = Duration::from_millis(10);
+
+/// How the lock is opened: neither through a link nor waiting for the other end of a pipe.
+const LOCK_FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);
 
 /// Why the folder of keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -196,6 +202,7 @@ impl KeyFolder {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(LOCK_FLAGS.bits().cast_signed())
             .open(&path)
             .map_err(failed("open", &path))?;
         let start = Instant::now();
@@ -308,7 +315,7 @@ impl KeyFolder {
     pub(crate) fn published(&self) -> Result<Option<Vec<u8>>, FolderError> {
         let path = self.keyset_path();
         let mut bytes = Vec::new();
-        match File::open(&path)
+        match open_regular(&path)
             .and_then(|file| file.take(MAX_KEYSET_BYTES + 1).read_to_end(&mut bytes))
         {
             Ok(_) => Ok(Some(bytes)),
@@ -379,6 +386,21 @@ impl KeyFolder {
     }
 }
 
+/// Opens a file without waiting for the other end of a pipe that stands in its place.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is no regular file",
+        )),
+    }
+}
+
 fn is_absent(error: &PrivateError) -> bool {
     matches!(error, PrivateError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
@@ -420,6 +442,32 @@ mod tests {
         ] {
             assert_eq!(locate(values, uid), place.map(PathBuf::from), "{values:?}");
         }
+    }
+
+    #[test]
+    fn a_pipe_or_a_link_in_the_folder_is_refused_without_waiting() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = KeyFolder::at(place.path().join("keys"));
+        private::make_folder(folder.path()).unwrap();
+        let pipe = |name: &str| {
+            rustix::fs::mknodat(
+                rustix::fs::CWD,
+                folder.path().join(name),
+                rustix::fs::FileType::Fifo,
+                rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+                0,
+            )
+            .unwrap();
+        };
+        pipe("keyset.json");
+        assert!(folder.newest().is_err());
+        pipe("lock");
+        assert!(folder.lock().is_err());
+        std::fs::remove_file(folder.path().join("lock")).unwrap();
+        let outside = place.path().join("outside");
+        std::os::unix::fs::symlink(&outside, folder.path().join("lock")).unwrap();
+        assert!(folder.lock().is_err());
+        assert!(!outside.exists());
     }
 
     #[test]
