@@ -1,7 +1,5 @@
 //! What attestations need of a run, read from its log.
 
-mod signed;
-
 use std::{
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
@@ -16,12 +14,10 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     facts::Facts,
     finding::{Finding, FindingKind, Place, RunKey, Severity},
-    keyset::Keyset,
     line::{self, LineHash, MAX_LINE_BYTES, ParsedLine, genesis},
     log::{AtEnd, LineEnd, LogLine, LogReader, ReadError},
     projection::Projection,
 };
-use signed::{Fault, SignedLines};
 
 /// Most events of one run that an attestation is made of; a run that has more is refused, because
 /// an attestation with a part of them would look whole.
@@ -134,17 +130,12 @@ struct EventIn {
 
 impl RunEvidence {
     /// Reads the events of a run from a log, in the lines with the number `from` and later ones,
-    /// and checks the chain on the way, and that keys of the keyset signed the lines of the run.
+    /// and checks the chain on the way.
     ///
     /// # Errors
     /// [`EvidenceError`]. What is wrong with the log's content is in [`RunEvidence::findings`].
-    pub fn read(
-        path: &Path,
-        run_id: &str,
-        from: u64,
-        keys: &Keyset,
-    ) -> Result<Self, EvidenceError> {
-        let mut reading = Reading::new(path, run_id, keys);
+    pub fn read(path: &Path, run_id: &str, from: u64) -> Result<Self, EvidenceError> {
+        let mut reading = Reading::new(path, run_id);
         let mut lines = LogReader::from_seq(path, from, AtEnd::Stop)?;
         while let Some(LogLine { file, raw }) = lines.next_line()? {
             let place = Place {
@@ -251,16 +242,13 @@ struct Reading<'a> {
     key: Option<RunKey>,
     terminal: Option<TerminalLine>,
     log_id: String,
-    /// Whether a line of the run was there.
-    has_begun: bool,
-    signed: SignedLines<'a>,
     findings: Vec<Finding>,
     /// How many of the findings are about lines up to the last one of the run.
     within: usize,
 }
 
 impl<'a> Reading<'a> {
-    fn new(path: &'a Path, run_id: &'a str, keys: &'a Keyset) -> Self {
+    fn new(path: &'a Path, run_id: &'a str) -> Self {
         Self {
             path,
             run_id,
@@ -271,8 +259,6 @@ impl<'a> Reading<'a> {
             key: None,
             terminal: None,
             log_id: String::new(),
-            has_begun: false,
-            signed: SignedLines::new(keys),
             findings: Vec::new(),
             within: 0,
         }
@@ -286,10 +272,9 @@ impl<'a> Reading<'a> {
     ) -> Result<(), EvidenceError> {
         // What is wrong with a line before the first of the run is none of the run's business.
         let about_run = is_about(parsed, self.run_id);
-        if !self.has_begun {
+        if self.key.is_none() {
             self.findings.clear();
         }
-        self.has_begun |= about_run;
         let (log_id, seq, prev) = match self.expected.take() {
             Some(expected) => expected,
             // The lines before are passed over; then the first one here counts as it is.
@@ -309,11 +294,7 @@ impl<'a> Reading<'a> {
                 kind,
                 format!("line {seq} of log {log_id} belongs here"),
             );
-            let unsigned = self.signed.broken();
-            self.not_signed(place, unsigned);
         }
-        let faults = self.signed.line(parsed, about_run.then(|| time_of(parsed)));
-        self.not_signed(place, faults);
         let hash = LineHash::of_line(bytes);
         self.expected = Some((parsed.log_id.to_owned(), parsed.seq.saturating_add(1), hash));
         if !about_run {
@@ -328,14 +309,6 @@ impl<'a> Reading<'a> {
         self.event(place, bytes, parsed, hash);
         self.within = self.findings.len();
         Ok(())
-    }
-
-    /// What is wrong with the signatures of the run's lines, which may follow its last line.
-    fn not_signed(&mut self, place: &Place, faults: impl IntoIterator<Item = Fault>) {
-        for (kind, detail) in faults {
-            self.broken(place, kind, detail);
-            self.within = self.findings.len();
-        }
     }
 
     /// All events of a run are of one cell.
@@ -424,12 +397,6 @@ impl<'a> Reading<'a> {
     fn finish(mut self) -> Result<RunEvidence, EvidenceError> {
         let run_id = self.run_id.to_owned();
         let path = self.path.to_owned();
-        let unsigned = self.signed.finish();
-        let place = Place {
-            file: Arc::new(path.clone()),
-            line: 0,
-        };
-        self.not_signed(&place, unsigned);
         let Some(key) = self.key else {
             return Err(EvidenceError::NoSuchRun { path, run_id });
         };
@@ -446,11 +413,6 @@ impl<'a> Reading<'a> {
             findings: self.findings,
         })
     }
-}
-
-fn time_of(parsed: &ParsedLine<'_>) -> Option<jiff::Timestamp> {
-    let facts = serde_json::from_str::<Facts<'_>>(parsed.event.get()).ok()?;
-    facts.time?.parse().ok()
 }
 
 fn is_about(parsed: &ParsedLine<'_>, run_id: &str) -> bool {

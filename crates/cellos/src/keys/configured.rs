@@ -1,7 +1,6 @@
 //! Which key signs the events, if any.
 
 use std::{
-    collections::BTreeMap,
     ffi::OsString,
     path::{Path, PathBuf},
     sync::Arc,
@@ -9,7 +8,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use cellos_core::signing::{KeysetDocumentError, KeysetDocumentV1, Signer};
-use cellos_evidence::keyset::{KeyFault, Keyset, KeysetKey};
+use cellos_evidence::keyset::{KeyFault, KeysetKey};
 use jiff::Timestamp;
 
 use super::{
@@ -108,25 +107,6 @@ impl SigningError {
 /// Nothing is created, and no other process asked: a run pays for reading three small files.
 pub(crate) fn configured(options: &SigningOptions) -> Result<Option<Arc<dyn Signer>>, Failure> {
     find(options, |name| std::env::var_os(name)).map_err(SigningError::failure)
-}
-
-/// The keys that may have signed a log of this host: the one that signs now, and those of the key
-/// folder's keyset.
-pub(crate) fn of_this_host(options: &SigningOptions, signer: &dyn Signer) -> Keyset {
-    let document = KeyFolder::of_this_process(options.key_dir.as_deref())
-        .ok()
-        .and_then(|folder| folder.newest().ok().flatten());
-    let entries = document.iter().flat_map(|document| &document.keys);
-    let mut keys: BTreeMap<String, KeysetKey> = entries
-        .filter_map(|entry| Some((entry.kid.clone(), KeysetKey::try_from(entry).ok()?)))
-        .collect();
-    let public = signer.verifying_key();
-    // What the keyset says about it counts, but a key that is named may have the name of another.
-    match keys.get(signer.kid()) {
-        Some(key) if key.public == public => {}
-        _ => drop(keys.insert(signer.kid().to_owned(), KeysetKey::new(public))),
-    }
-    keys.into_iter().collect()
 }
 
 /// What no cell may see: the key folder, the file of a key that is named, and the file with the PIN of

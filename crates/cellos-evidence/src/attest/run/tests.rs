@@ -1,9 +1,6 @@
 use std::fs;
 
-use cellos_core::{
-    CloudEventV1,
-    signing::{Signer, SoftwareSigner},
-};
+use cellos_core::CloudEventV1;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -15,7 +12,6 @@ use crate::{
         runtime_trace::runtime_trace,
         statement::Statement,
     },
-    keyset::KeysetKey,
     line::Tail,
 };
 
@@ -76,8 +72,7 @@ impl Log {
         let mut tail = Tail::of_new_log("01J");
         let lines = events
             .iter()
-            .map(|event| line::encode(&mut tail, std::slice::from_ref(event), Some(&signer(7))))
-            .map(Result::unwrap)
+            .map(|event| line::encode(&mut tail, std::slice::from_ref(event), None).unwrap())
             .collect();
         Self {
             folder: tempfile::tempdir().unwrap(),
@@ -92,22 +87,13 @@ impl Log {
     fn read_from(&self, run_id: &str, from: u64) -> Result<RunEvidence, EvidenceError> {
         let path = self.folder.path().join("events.jsonl");
         fs::write(&path, self.lines.concat()).unwrap();
-        RunEvidence::read(&path, run_id, from, &keys())
+        RunEvidence::read(&path, run_id, from)
     }
 
     fn findings(&self) -> Vec<FindingKind> {
         let run = self.read("r1").unwrap();
         run.findings.iter().map(|finding| finding.kind).collect()
     }
-}
-
-fn signer(seed: u8) -> SoftwareSigner {
-    SoftwareSigner::from_seed("k1", [seed; 32])
-}
-
-fn keys() -> Keyset {
-    let key = KeysetKey::new(signer(7).verifying_key());
-    [("k1".to_owned(), key)].into_iter().collect()
 }
 
 fn event(run: &str, kind: &str, mut data: Value) -> CloudEventV1 {
@@ -183,7 +169,7 @@ fn what_is_wrong_with_the_runs_part_of_the_log_is_found() {
             let text = String::from_utf8(lines[5].clone()).unwrap();
             lines[5] = text.replace("secret", "public").into_bytes();
         }),
-        [FindingKind::SignatureInvalid, FindingKind::ChainBroken]
+        [FindingKind::ChainBroken]
     );
     assert_eq!(changed(|lines| drop(lines.remove(4))), [FindingKind::Gap]);
     assert!(changed(|lines| lines.swap(4, 5)).contains(&FindingKind::Repeated));
@@ -202,7 +188,7 @@ fn what_is_wrong_with_the_runs_part_of_the_log_is_found() {
         };
         let more = event("r1", kind, json!({}));
         log.lines
-            .push(line::encode(&mut tail, &[more], Some(&signer(7))).unwrap());
+            .push(line::encode(&mut tail, &[more], None).unwrap());
         log.findings()
     };
     assert_eq!(again("command.v1.completed"), [FindingKind::AfterEnd]);
@@ -340,89 +326,4 @@ fn a_trace_has_what_was_seen_and_no_arguments() {
     assert_eq!(predicate(&trace, "/monitoredProcess/event"), json!("r1"));
     let text = serde_json::to_string(&trace).unwrap();
     assert!(!text.contains("secret"), "{text}");
-}
-
-/// A log of the run `r1` in which each group of events was written by one of these.
-fn written(groups: &[(&[CloudEventV1], Option<&SoftwareSigner>)]) -> Vec<FindingKind> {
-    let mut tail = Tail::of_new_log("01J");
-    let mut log = Log::new(&[]);
-    log.lines = groups
-        .iter()
-        .map(|(events, signer)| {
-            let signer = signer.map(|signer| signer as &dyn Signer);
-            line::encode(&mut tail, events, signer).unwrap()
-        })
-        .collect();
-    log.findings()
-}
-
-#[test]
-fn nothing_is_attested_of_lines_that_nobody_signed() {
-    let [start, end] = ["started", "destroyed"].map(|kind| {
-        let data = json!({"outcome": "succeeded"});
-        event("r1", &format!("lifecycle.v1.{kind}"), data)
-    });
-    let other = event("r2", "lifecycle.v1.started", json!({}));
-    let (ours, theirs) = (&signer(7), &signer(8));
-    let stranger = &SoftwareSigner::from_seed("k2", [7; 32]);
-    let run = [start.clone(), end.clone()];
-    let [start, end, other] = [start, end, other].map(|event| [event]);
-    assert_eq!(written(&[(&run, Some(ours))]), []);
-    // A whole run that somebody made up, who can write the file.
-    assert_eq!(written(&[(&run, None)]), [FindingKind::Unsigned]);
-    assert_eq!(
-        written(&[(&run, Some(theirs))]),
-        [FindingKind::SignatureInvalid]
-    );
-    assert_eq!(
-        written(&[(&run, Some(stranger))]),
-        [FindingKind::UnknownKey]
-    );
-    // Slipped in before a line that is signed, or appended.
-    assert_eq!(
-        written(&[(&start, None), (&other, Some(ours)), (&end, Some(ours))]),
-        [FindingKind::Unsigned]
-    );
-    assert_eq!(
-        written(&[(&start, Some(ours)), (&end, None), (&other, Some(ours))]),
-        [FindingKind::Unsigned]
-    );
-    // What others wrote is their business.
-    assert_eq!(
-        written(&[(&start, Some(ours)), (&end, Some(ours)), (&other, None)]),
-        []
-    );
-}
-
-#[test]
-fn what_is_wrong_after_the_admission_of_a_run_is_found() {
-    let mut log = Log::new(&[]);
-    let mut admission = event("r1", "policy.v1.rejected", json!({}));
-    // It names no cell, for there was none yet.
-    let data = admission.data.as_mut().unwrap().as_object_mut().unwrap();
-    data.remove("cellId");
-    let mut tail = Tail::of_new_log("01J");
-    let mut lines: Vec<_> = [
-        admission,
-        event("r2", "lifecycle.v1.started", json!({})),
-        event("r2", "command.v1.completed", json!({})),
-        event("r1", "lifecycle.v1.started", json!({})),
-        event(
-            "r1",
-            "lifecycle.v1.destroyed",
-            json!({"outcome": "succeeded"}),
-        ),
-    ]
-    .iter()
-    .map(|event| line::encode(&mut tail, std::slice::from_ref(event), Some(&signer(7))).unwrap())
-    .collect();
-    log.lines = lines.clone();
-    assert_eq!(log.findings(), []);
-    let text = String::from_utf8(lines[0].clone()).unwrap();
-    lines[0] = text.replace("rejected", "admitted").into_bytes();
-    log.lines = lines;
-    assert_eq!(
-        log.findings(),
-        [FindingKind::SignatureInvalid, FindingKind::ChainBroken]
-    );
 }

@@ -9,20 +9,17 @@ use std::{
 };
 
 use cellos_core::{signing::Signer, source::UnknownFields};
-use cellos_evidence::{
-    attest::{
-        Attester, default_builder,
-        dsse::{Envelope, SignError},
-        provenance::{AttestError, AttestedDocument, provenance},
-        run::RunEvidence,
-        runtime_trace::runtime_trace,
-        statement::Statement,
-    },
-    keyset::Keyset,
+use cellos_evidence::attest::{
+    Attester, default_builder,
+    dsse::{Envelope, SignError},
+    provenance::{AttestError, AttestedDocument, provenance},
+    run::RunEvidence,
+    runtime_trace::runtime_trace,
+    statement::Statement,
 };
 use serde_json::Value;
 
-use super::{AttestArgs, check::keyset};
+use super::AttestArgs;
 use crate::{
     commands::run::document_value, document_file::DocumentSource, exit::Exit, failure::Failure,
     intake::Intake, keys, runs::find, say, state_dir,
@@ -60,8 +57,6 @@ pub(crate) struct Document {
 /// Who attests, and what.
 pub(crate) struct Attestor {
     pub(crate) signer: Arc<dyn Signer>,
-    /// Who may have signed the log.
-    pub(crate) keys: Keyset,
     pub(crate) builder_id: Option<String>,
     pub(crate) predicates: Predicates,
     pub(crate) findings: Findings,
@@ -103,7 +98,7 @@ impl Attestor {
         run_id: &str,
         document: Option<&Document>,
     ) -> Result<String, Failure> {
-        let run = RunEvidence::read(log, run_id, from, &self.keys).map_err(Failure::call)?;
+        let run = RunEvidence::read(log, run_id, from).map_err(Failure::call)?;
         self.hold_findings(&run)?;
         let statements = self.statements(&run, document).map_err(Failure::call)?;
         let mut lines = String::new();
@@ -199,13 +194,8 @@ pub(crate) fn signer(signer: Option<Arc<dyn Signer>>) -> Result<Arc<dyn Signer>,
 
 /// `cellos attest RUN`.
 pub(super) fn run(args: &AttestArgs, run: &str) -> Result<Exit, Failure> {
-    let signer = signer(keys::configured(&args.signing)?)?;
     let attestor = Attestor {
-        keys: match &args.keys {
-            Some(path) => keyset(path)?,
-            None => keys::of_this_host(&args.signing, &*signer),
-        },
-        signer,
+        signer: signer(keys::configured(&args.signing)?)?,
         builder_id: args.builder_id.clone(),
         predicates: args.predicate,
         findings: match args.allow_findings {

@@ -17,8 +17,8 @@ use crate::{exit::Exit, failure::Failure, keys::SigningOptions};
 ///   cellos attest 01KB... -o app.intoto.jsonl
 ///   cellos attest --check app.intoto.jsonl --keys keyset.json --artifact app.tar
 ///
-/// A run whose part of the log is not in order, or not signed, is not attested. `--check` ends in 0
-/// when every line is an attestation by a key of the keyset, and every artifact is a subject of one.
+/// A run whose part of the log is not in order is not attested. `--check` ends in 0 when every
+/// line is an attestation by a key of the keyset, and every artifact is a subject of one.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct AttestArgs {
@@ -56,9 +56,8 @@ pub(crate) struct AttestArgs {
     /// Check the attestations in this file, one a line
     #[arg(long, value_name = "FILE", requires = "keys")]
     check: Option<PathBuf>,
-    /// Keys whose attestations are believed; of a run, those that may have signed its log [default:
-    /// the keys of this host]
-    #[arg(long, value_name = "KEYSET")]
+    /// Keys whose attestations are believed
+    #[arg(long, value_name = "KEYSET", requires = "check")]
     keys: Option<PathBuf>,
     /// A file that must be a subject of one of the attestations; may be repeated
     #[arg(long, value_name = "FILE", requires = "check")]

@@ -193,11 +193,9 @@ impl Attesting {
         let Some(path) = &args.attest else {
             return Ok(None);
         };
-        let signer = attest::signer(signer)?;
         Ok(Some(Self {
             attestor: Attestor {
-                keys: keys::of_this_host(&args.signing, &*signer),
-                signer,
+                signer: attest::signer(signer)?,
                 builder_id: None,
                 predicates: Predicates::All,
                 findings: Findings::Refuse,
