@@ -1,5 +1,7 @@
 //! Taking in what a run used: secrets, connections, artifacts.
 
+use std::path::{Component, Path, PathBuf};
+
 use super::{
     grants,
     parts::{ExportView, FlowLayer, FlowView, IdentityStage, IdentityView},
@@ -23,7 +25,7 @@ pub(super) fn touched(view: &mut RunView, event: &mut Event<'_, '_>) {
                 .path
                 .as_deref()
                 .zip(path)
-                .is_none_or(|(a, b)| a == cut(b))
+                .is_none_or(|(declared, used)| is_at(declared, used))
     });
     if !is_declared {
         let detail = format!(
@@ -37,6 +39,20 @@ pub(super) fn touched(view: &mut RunView, event: &mut Event<'_, '_>) {
             FindingKind::UndeclaredExport,
             detail,
         );
+    }
+}
+
+/// Whether a file of the cell is the declared one. What is declared without a slash at its front
+/// is below the working folder of the command, which the events do not name.
+fn is_at(declared: &str, used: &str) -> bool {
+    let declared: PathBuf = Path::new(declared)
+        .components()
+        .filter(|part| !matches!(part, Component::CurDir))
+        .collect();
+    let used = Path::new(used);
+    match declared.is_absolute() {
+        true => used == declared,
+        false => used.ends_with(&declared),
     }
 }
 
@@ -159,5 +175,26 @@ pub(super) fn resolution(view: &mut RunView, event: &mut Event<'_, '_>) {
             FindingKind::NotFollowed,
             detail,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_at;
+
+    #[test]
+    fn a_declared_file_is_found_below_whatever_folder_the_command_ran_in() {
+        for (declared, used, is) in [
+            ("out.txt", "/work/out.txt", true),
+            ("./out.txt", "/work/out.txt", true),
+            ("a/out.txt", "/work/a/out.txt", true),
+            ("a/out.txt", "/work/b/out.txt", false),
+            ("out.txt", "/work/about.txt", false),
+            ("out.txt", "/work/out.txt/x", false),
+            ("/w/out", "/w/out", true),
+            ("/w/out", "/x/w/out", false),
+        ] {
+            assert_eq!(is_at(declared, used), is, "{declared} {used}");
+        }
     }
 }
