@@ -1,5 +1,7 @@
 //! What attestations need of a run, read from its log.
 
+mod signed;
+
 use std::{
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
@@ -14,10 +16,13 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     facts::Facts,
     finding::{Finding, FindingKind, Place, RunKey, Severity},
+    keyset::Keyset,
     line::{self, LineHash, MAX_LINE_BYTES, ParsedLine, genesis},
     log::{AtEnd, LineEnd, LogLine, LogReader, ReadError},
     projection::Projection,
+    verify::canonical,
 };
+use signed::Signed;
 
 /// Most events of one run that an attestation is made of; a run that has more is refused, because
 /// an attestation with a part of them would look whole.
@@ -94,6 +99,12 @@ pub enum EvidenceError {
         /// The run.
         run_id: String,
     },
+    /// It was refused before there was a cell.
+    #[error("run {run_id} was refused before it had a cell: there is nothing to attest")]
+    NoCell {
+        /// The run.
+        run_id: String,
+    },
     /// The run has more events, or longer ones, than an attestation is made of.
     #[error(
         "run {run_id} has more than {MAX_RUN_EVENTS} events or {MAX_RUN_BYTES} bytes of them, the \
@@ -130,12 +141,20 @@ struct EventIn {
 
 impl RunEvidence {
     /// Reads the events of a run from a log, in the lines with the number `from` and later ones,
-    /// and checks the chain on the way.
+    /// and checks the chain and the signatures on the way.
+    ///
+    /// Where there are keys, one of them has to have signed each line of the run. Where there are
+    /// none, the log must not be signed.
     ///
     /// # Errors
     /// [`EvidenceError`]. What is wrong with the log's content is in [`RunEvidence::findings`].
-    pub fn read(path: &Path, run_id: &str, from: u64) -> Result<Self, EvidenceError> {
-        let mut reading = Reading::new(path, run_id);
+    pub fn read(
+        path: &Path,
+        run_id: &str,
+        from: u64,
+        keys: Option<&Keyset>,
+    ) -> Result<Self, EvidenceError> {
+        let mut reading = Reading::new(path, run_id, keys);
         let mut lines = LogReader::from_seq(path, from, AtEnd::Stop)?;
         while let Some(LogLine { file, raw }) = lines.next_line()? {
             let place = Place {
@@ -233,6 +252,7 @@ fn last_line(path: &Path) -> io::Result<Vec<u8>> {
 struct Reading<'a> {
     path: &'a Path,
     run_id: &'a str,
+    signed: Signed<'a>,
     /// Log id, next number and hash of the line before, after the first line that could be read.
     expected: Option<(String, u64, LineHash)>,
     projection: Projection,
@@ -248,10 +268,11 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn new(path: &'a Path, run_id: &'a str) -> Self {
+    fn new(path: &'a Path, run_id: &'a str, keys: Option<&'a Keyset>) -> Self {
         Self {
             path,
             run_id,
+            signed: Signed::new(keys),
             expected: None,
             projection: Projection::default(),
             events: Vec::new(),
@@ -272,7 +293,7 @@ impl<'a> Reading<'a> {
     ) -> Result<(), EvidenceError> {
         // What is wrong with a line before the first of the run is none of the run's business.
         let about_run = is_about(parsed, self.run_id);
-        if self.key.is_none() {
+        if self.events.is_empty() {
             self.findings.clear();
         }
         let (log_id, seq, prev) = match self.expected.take() {
@@ -288,6 +309,10 @@ impl<'a> Reading<'a> {
             () if parsed.prev != prev => Some(FindingKind::ChainBroken),
             () => None,
         };
+        if kind.is_some() {
+            self.signed.interrupted();
+        }
+        self.signed.line(place, parsed, about_run);
         if let Some(kind) = kind {
             self.broken(
                 place,
@@ -297,6 +322,9 @@ impl<'a> Reading<'a> {
         }
         let hash = LineHash::of_line(bytes);
         self.expected = Some((parsed.log_id.to_owned(), parsed.seq.saturating_add(1), hash));
+        if let (true, Err(error)) = (about_run || self.key.is_some(), canonical::check(bytes)) {
+            self.broken(place, error.finding(), error.to_string());
+        }
         if !about_run {
             return Ok(());
         }
@@ -398,13 +426,17 @@ impl<'a> Reading<'a> {
         let run_id = self.run_id.to_owned();
         let path = self.path.to_owned();
         let Some(key) = self.key else {
-            return Err(EvidenceError::NoSuchRun { path, run_id });
+            return Err(match self.events.is_empty() {
+                true => EvidenceError::NoSuchRun { path, run_id },
+                false => EvidenceError::NoCell { run_id },
+            });
         };
         let Some(terminal) = self.terminal else {
             return Err(EvidenceError::NotEnded { path, run_id });
         };
         // What comes after the last line of the run is of others.
         self.findings.truncate(self.within);
+        self.findings.extend(self.signed.finish(&key));
         Ok(RunEvidence {
             key,
             log_id: self.log_id,

@@ -13,6 +13,8 @@ use cellos_core::signing::{
 };
 use jiff::Timestamp;
 
+use crate::finding::FindingKind;
+
 pub use error::KeysetError;
 
 /// Longest file of keys that is read, in bytes: more than a full chain of full keysets needs whose
@@ -130,6 +132,40 @@ impl KeysetKey {
             (_, Some(not_after)) if not_after < at => Err(KeyFault::Expired { not_after }),
             _ => Ok(()),
         }
+    }
+
+    /// As [`Self::judge`], of a signature over something with this time, if any.
+    ///
+    /// # Errors
+    /// What is found, and its detail, which names the key `kid`.
+    pub fn judge_dated(
+        &self,
+        kid: &str,
+        at: Option<Timestamp>,
+    ) -> Result<(), (FindingKind, String)> {
+        let is_limited = self.not_before.is_some() || self.not_after.is_some();
+        let at = match (&self.revoked, at) {
+            (None, _) if !is_limited => return Ok(()),
+            (_, Some(at)) => at,
+            (Some(_), None) => Timestamp::UNIX_EPOCH,
+            (None, None) => {
+                let detail = format!(
+                    "key {kid:?} does not count here: there is no time, and the key is not valid \
+                     for ever"
+                );
+                return Err((FindingKind::KeyOutsideValidity, detail));
+            }
+        };
+        self.judge(at).map_err(|fault| match fault {
+            KeyFault::Revoked(_) => (
+                FindingKind::RevokedKey,
+                format!("key {kid:?} counts for nothing: {fault}"),
+            ),
+            KeyFault::NotYetValid { .. } | KeyFault::Expired { .. } => (
+                FindingKind::KeyOutsideValidity,
+                format!("key {kid:?} does not count at {at}: {fault}"),
+            ),
+        })
     }
 }
 

@@ -272,31 +272,9 @@ fn key_fault(
         return None;
     }
     let kid = &envelope.signer_kid;
-    let key = keyset?.get(kid)?;
-    if let Some(revocation) = &key.revoked {
-        let detail = format!(
-            "key {kid:?} was revoked at {}: {}",
-            revocation.at, revocation.reason
-        );
-        return Some((FindingKind::RevokedKey, detail));
-    }
-    let time: Option<Timestamp> = envelope
-        .event
-        .time
-        .as_deref()
-        .and_then(|time| time.parse().ok());
-    let counts = match (key.not_before, key.not_after, time) {
-        (None, None, _) => true,
-        (_, _, None) => false,
-        (from, until, Some(time)) => {
-            from.is_none_or(|from| from <= time) && until.is_none_or(|until| time <= until)
-        }
-    };
-    (!counts).then(|| {
-        let time = envelope.event.time.as_deref().unwrap_or("no time");
-        let detail = format!("key {kid:?} does not count at {time}");
-        (FindingKind::KeyOutsideValidity, detail)
-    })
+    let time = envelope.event.time.as_deref();
+    let time = time.and_then(|time| time.parse::<Timestamp>().ok());
+    keyset?.get(kid)?.judge_dated(kid, time).err()
 }
 
 /// The text of the event in a line, and the envelope around it where there is one.

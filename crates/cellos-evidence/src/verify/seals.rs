@@ -108,14 +108,7 @@ fn judge(
         let detail = format!("the signature of the {what} is not by key {kid:?}");
         return Err((FindingKind::SignatureInvalid, detail));
     }
-    key.judge(time).map(|()| true).map_err(|fault| {
-        let kind = match key.revoked {
-            Some(_) => FindingKind::RevokedKey,
-            None => FindingKind::KeyOutsideValidity,
-        };
-        (
-            kind,
-            format!("the {what} is signed with key {kid:?}: {fault}"),
-        )
-    })
+    key.judge_dated(kid, Some(time))
+        .map(|()| true)
+        .map_err(|(kind, detail)| (kind, format!("the {what} is signed, and {detail}")))
 }

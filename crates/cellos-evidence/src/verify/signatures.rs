@@ -159,29 +159,8 @@ impl<'k> Signatures<'k> {
 
 /// Why a key does not count for a group.
 fn fault(key: &Key<'_>, group: &Group<'_>) -> Option<(FindingKind, String)> {
-    let kid = key.kid;
-    if let Some(revocation) = &key.key.revoked {
-        let detail = format!(
-            "key {kid:?} was revoked at {}: {}",
-            revocation.at, revocation.reason
-        );
-        return Some((FindingKind::RevokedKey, detail));
-    }
-    if key.key.not_before.is_none() && key.key.not_after.is_none() {
-        return None;
-    }
-    let outside = group.members.iter().find_map(|member| {
-        let Some(time) = member.time else {
-            return Some("the event has no time, and the key is not valid for ever".to_owned());
-        };
-        match (key.key.not_before, key.key.not_after) {
-            (Some(from), _) if time < from => Some(format!("{time} is before {from}")),
-            (_, Some(until)) if time > until => Some(format!("{time} is after {until}")),
-            _ => None,
-        }
-    })?;
-    let detail = format!("key {kid:?} does not count here: {outside}");
-    Some((FindingKind::KeyOutsideValidity, detail))
+    let judge = |member: &Member| key.key.judge_dated(key.kid, member.time).err();
+    group.members.iter().find_map(judge)
 }
 
 fn refuse(session: &mut Session<'_>, group: &Group<'_>, kind: FindingKind, detail: String) {

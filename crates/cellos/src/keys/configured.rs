@@ -8,7 +8,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use cellos_core::signing::{KeysetDocumentError, KeysetDocumentV1, Signer};
-use cellos_evidence::keyset::{KeyFault, KeysetKey};
+use cellos_evidence::keyset::{KeyFault, Keyset, KeysetError, KeysetKey, Trust};
 use jiff::Timestamp;
 
 use super::{
@@ -72,6 +72,8 @@ enum SigningError {
         keyset: PathBuf,
         source: KeysetDocumentError,
     },
+    #[error("keyset {}: {source}", path.display())]
+    Keyset { path: PathBuf, source: KeysetError },
     #[error("key {kid:?} cannot sign now: {fault}")]
     Invalid { kid: String, fault: KeyFault },
 }
@@ -107,6 +109,34 @@ impl SigningError {
 /// Nothing is created, and no other process asked: a run pays for reading three small files.
 pub(crate) fn configured(options: &SigningOptions) -> Result<Option<Arc<dyn Signer>>, Failure> {
     find(options, |name| std::env::var_os(name)).map_err(SigningError::failure)
+}
+
+/// The keyset that publishes the configured signer, believed because it lies in the folder that
+/// the signer comes from. `None` where its key is not published.
+pub(crate) fn published_with(
+    options: &SigningOptions,
+    signer: &dyn Signer,
+) -> Result<Option<Keyset>, Failure> {
+    let published = || {
+        let folder = match key(options, |name| std::env::var_os(name)) {
+            Some(Key::File(path)) => KeyFolder::at(path.parent().unwrap_or(Path::new(""))),
+            _ => match KeyFolder::of_this_process(options.key_dir.as_deref()) {
+                Err(FolderError::Nowhere) => return Ok(None),
+                other => other?,
+            },
+        };
+        let path = folder.keyset_path();
+        if !path.exists() {
+            return Ok(None);
+        }
+        let keys = Keyset::read(&path, &Trust::SelfContained, Timestamp::now())
+            .map_err(|source| SigningError::Keyset { path, source })?;
+        let is_published = keys
+            .get(signer.kid())
+            .is_some_and(|key| key.public.as_bytes() == signer.verifying_key().as_bytes());
+        Ok(is_published.then_some(keys))
+    };
+    published().map_err(SigningError::failure)
 }
 
 /// What no cell may see: the key folder, the file of a key that is named, and the file with the PIN of

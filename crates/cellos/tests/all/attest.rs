@@ -376,9 +376,12 @@ fn what_was_changed_is_refused_by_public_verifiers_and_by_ours() {
 #[test]
 fn a_run_whose_part_of_the_log_is_not_in_order_is_not_attested() {
     let signing = Signing::new();
-    let flags = ["--run-id", "r1", "--signing-key", "./k1.key"];
-    succeeded(&signing.run(&flags, &["true"]));
-    failed(&signing.attest(&["r2"]), 125, "is called \"r2\"");
+    succeeded(&signing.run(&["--run-id", "r1"], &["true"]));
+    failed(
+        &signing.attest(&["r2"]),
+        125,
+        "no run of events.jsonl is called \"r2\"",
+    );
     let events = signing.path("events.jsonl");
     let text = std::fs::read_to_string(&events).unwrap();
     std::fs::write(

@@ -7,6 +7,7 @@
 
 mod attacks;
 mod attest;
+mod attest_signed;
 mod bait;
 mod breakouts;
 mod crowd;

@@ -1,3 +1,5 @@
+mod signatures;
+
 use std::fs;
 
 use cellos_core::CloudEventV1;
@@ -87,7 +89,7 @@ impl Log {
     fn read_from(&self, run_id: &str, from: u64) -> Result<RunEvidence, EvidenceError> {
         let path = self.folder.path().join("events.jsonl");
         fs::write(&path, self.lines.concat()).unwrap();
-        RunEvidence::read(&path, run_id, from)
+        RunEvidence::read(&path, run_id, from, None)
     }
 
     fn findings(&self) -> Vec<FindingKind> {

@@ -111,7 +111,7 @@ pub(super) fn run(
 }
 
 /// The keys of a file, which is believed as it is: whoever names it vouches for it.
-fn keyset(path: &Path) -> Result<Keyset, Failure> {
+pub(super) fn keyset(path: &Path) -> Result<Keyset, Failure> {
     Keyset::read(path, &Trust::SelfContained, jiff::Timestamp::now()).map_err(|source| {
         Failure::call(CheckError::Keys {
             path: path.to_owned(),

@@ -17,6 +17,10 @@ use cellos_evidence::attest::{
     runtime_trace::runtime_trace,
     statement::Statement,
 };
+use cellos_evidence::{
+    finding::{Finding, FindingKind},
+    keyset::{Keyset, KeysetKey},
+};
 use serde_json::Value;
 
 use super::AttestArgs;
@@ -57,6 +61,8 @@ pub(crate) struct Document {
 /// Who attests, and what.
 pub(crate) struct Attestor {
     pub(crate) signer: Arc<dyn Signer>,
+    /// Who may have signed the lines of the run. Where there are none, the log must not be signed.
+    pub(crate) keys: Option<Keyset>,
     pub(crate) builder_id: Option<String>,
     pub(crate) predicates: Predicates,
     pub(crate) findings: Findings,
@@ -98,7 +104,8 @@ impl Attestor {
         run_id: &str,
         document: Option<&Document>,
     ) -> Result<String, Failure> {
-        let run = RunEvidence::read(log, run_id, from).map_err(Failure::call)?;
+        let run =
+            RunEvidence::read(log, run_id, from, self.keys.as_ref()).map_err(Failure::call)?;
         self.hold_findings(&run)?;
         let statements = self.statements(&run, document).map_err(Failure::call)?;
         let mut lines = String::new();
@@ -133,7 +140,7 @@ impl Attestor {
                 run_id: run.key.run_id.clone(),
                 findings: all,
             })
-            .hint("cellos verify says more; --allow-findings attests it all the same")),
+            .hint(mend(&run.findings))),
         }
     }
 
@@ -173,6 +180,16 @@ impl Attestor {
     }
 }
 
+/// What can be done about findings.
+fn mend(findings: &[Finding]) -> &'static str {
+    match findings {
+        [only] if only.kind == FindingKind::SignaturesUnchecked => {
+            "name the keys that signed the log with --keys"
+        }
+        _ => "cellos verify says more; --allow-findings attests it all the same",
+    }
+}
+
 /// Reads a builder id: a URI with a scheme.
 pub(super) fn builder_uri(text: &str) -> Result<String, String> {
     let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
@@ -192,10 +209,22 @@ pub(crate) fn signer(signer: Option<Arc<dyn Signer>>) -> Result<Arc<dyn Signer>,
     signer.ok_or_else(|| Failure::call(RefusedError::NoKey).hint("cellos keys generate makes one"))
 }
 
+/// The public half of a signer, for what it signed itself.
+pub(crate) fn keys_of(signer: &dyn Signer) -> Keyset {
+    let key = KeysetKey::new(signer.verifying_key());
+    [(signer.kid().to_owned(), key)].into_iter().collect()
+}
+
 /// `cellos attest RUN`.
 pub(super) fn run(args: &AttestArgs, run: &str) -> Result<Exit, Failure> {
+    let signer = signer(keys::configured(&args.signing)?)?;
+    let keys = match &args.keys {
+        Some(path) => Some(super::check::keyset(path)?),
+        None => keys::published_with(&args.signing, signer.as_ref())?,
+    };
     let attestor = Attestor {
-        signer: signer(keys::configured(&args.signing)?)?,
+        signer,
+        keys,
         builder_id: args.builder_id.clone(),
         predicates: args.predicate,
         findings: match args.allow_findings {

@@ -5,7 +5,7 @@ mod make;
 
 use std::path::PathBuf;
 
-pub(crate) use make::{Attestor, Document, Findings, Predicates, signer};
+pub(crate) use make::{Attestor, Document, Findings, Predicates, keys_of, signer};
 
 use crate::{exit::Exit, failure::Failure, keys::SigningOptions};
 
@@ -17,8 +17,9 @@ use crate::{exit::Exit, failure::Failure, keys::SigningOptions};
 ///   cellos attest 01KB... -o app.intoto.jsonl
 ///   cellos attest --check app.intoto.jsonl --keys keyset.json --artifact app.tar
 ///
-/// A run whose part of the log is not in order is not attested. `--check` ends in 0 when every
-/// line is an attestation by a key of the keyset, and every artifact is a subject of one.
+/// A run whose part of the log is not in order is not attested; of a signed log, every line of the
+/// run has to be signed by a key of the keyset. `--check` ends in 0 when every line is an
+/// attestation by a key of the keyset, and every artifact is a subject of one.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct AttestArgs {
@@ -56,8 +57,9 @@ pub(crate) struct AttestArgs {
     /// Check the attestations in this file, one a line
     #[arg(long, value_name = "FILE", requires = "keys")]
     check: Option<PathBuf>,
-    /// Keys whose attestations are believed
-    #[arg(long, value_name = "KEYSET", requires = "check")]
+    /// Keys whose log, or with --check whose attestations, are believed [default for a log: the
+    /// keyset that publishes the signing key]
+    #[arg(long, value_name = "KEYSET")]
     keys: Option<PathBuf>,
     /// A file that must be a subject of one of the attestations; may be repeated
     #[arg(long, value_name = "FILE", requires = "check")]

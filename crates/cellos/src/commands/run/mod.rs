@@ -193,9 +193,11 @@ impl Attesting {
         let Some(path) = &args.attest else {
             return Ok(None);
         };
+        let signer = attest::signer(signer)?;
         Ok(Some(Self {
             attestor: Attestor {
-                signer: attest::signer(signer)?,
+                keys: Some(attest::keys_of(signer.as_ref())),
+                signer,
                 builder_id: None,
                 predicates: Predicates::All,
                 findings: Findings::Refuse,
