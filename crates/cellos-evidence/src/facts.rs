@@ -229,6 +229,10 @@ facts! {
         reason: Cow<'a, str> = "reason",
         /// The same in full.
         reason_detail: Cow<'a, str> = "reasonDetail",
+        /// Whether a document was admitted.
+        admitted: bool = "admitted",
+        /// All that is wrong with a refused document.
+        problems: List<Cow<'a, str>> = "problems",
         /// Errors after the first one.
         later_errors: List<Cow<'a, str>> = "laterErrors",
         /// How the end of the workload is known.

@@ -25,6 +25,9 @@ pub(super) fn check(view: &mut RunView, findings: &mut Vec<Finding>) {
     let Some(end) = view.end.clone() else {
         return;
     };
+    if end.how == EndKind::Refused {
+        return;
+    }
     if end.how == EndKind::NotCreated {
         if let Some(started) = &view.started {
             let detail = format!("the cell was not created, and started at {}", started.place);

@@ -6,6 +6,7 @@
 //! have ended the last [`MAX_ENDED_REMEMBERED`] are remembered, so that an event after an end is
 //! told from a new run; what comes later than that begins a run that has no end, or no start.
 
+mod admission;
 mod ending;
 mod grants;
 mod parts;
@@ -24,12 +25,14 @@ use std::{
 
 use jiff::{Timestamp, ToSpan as _};
 
+use self::admission::Admitted;
+pub use self::admission::MAX_WAITING_ADMISSIONS;
 pub use self::ending::{
     DEFAULT_GRACE_SECONDS, END_SLACK_SECONDS, EXPORT_SLACK_SECONDS, TEARDOWN_SLACK_SECONDS,
 };
 pub use self::parts::{
-    Artifact, CommandView, CorrelationView, Declared, EgressRule, EndKind, EndView, EventRef,
-    ExportView, FlowLayer, FlowView, IdentityStage, IdentityView, LimitView, Limits,
+    AdmissionView, Artifact, CommandView, CorrelationView, Declared, EgressRule, EndKind, EndView,
+    EventRef, ExportView, FlowLayer, FlowView, IdentityStage, IdentityView, LimitView, Limits,
     MachineDigests, MachineView, Mount, Phase, PlacementView, PostureView, UsageView,
 };
 pub use self::snapshot::{
@@ -64,6 +67,7 @@ pub struct Projection {
     next: u64,
     kept_bytes: usize,
     ended: Ended,
+    admitted: Admitted,
 }
 
 #[derive(Debug)]
@@ -88,6 +92,10 @@ impl Projection {
             findings.push(malformed(place, None, facts, "data"));
             return None;
         };
+        let time = facts.time.as_deref().and_then(|time| time.parse().ok());
+        if matches!(step, Step::Admitted | Step::Refused) {
+            return self.decided(step, facts, data, time, place, findings);
+        }
         let Some((cell_id, run_id)) = key_of(data) else {
             // The manifest's event of the published implementation names no cell.
             if step != Step::ManifestFailed && step != Step::PoolCheckout {
@@ -96,7 +104,6 @@ impl Projection {
             return None;
         };
         let key: &dyn Pair = &(cell_id, run_id);
-        let time = facts.time.as_deref().and_then(|time| time.parse().ok());
         let mut returned = None;
         if !self.live.contains_key(key) {
             let before = self.ended.get(cell_id, run_id);
@@ -142,7 +149,8 @@ impl Projection {
 
     /// The end of the log: runs that have not ended, by key.
     pub fn finish(self, findings: &mut Vec<Finding>) -> Vec<RunView> {
-        let mut runs: Vec<_> = self.live.into_values().map(|live| *live.view).collect();
+        let live = self.live.into_values().map(|live| *live.view);
+        let mut runs: Vec<_> = live.chain(self.admitted.finish()).collect();
         runs.sort_by(|a, b| a.key.cmp(&b.key));
         for run in &mut runs {
             never_ended(run, findings);
@@ -155,6 +163,36 @@ impl Projection {
         self.live.values().map(|live| &*live.view)
     }
 
+    /// What was decided about a document. A run whose document was refused is returned.
+    fn decided(
+        &mut self,
+        step: Step,
+        facts: &Facts<'_>,
+        data: &DataFacts<'_>,
+        time: Option<Timestamp>,
+        place: &Place,
+        findings: &mut Vec<Finding>,
+    ) -> Option<RunView> {
+        // The published implementation names a run only where it was given an id.
+        let run_id = data.run_id.as_deref()?;
+        if run_id.len() > MAX_ID_BYTES {
+            return None;
+        }
+        let key = RunKey {
+            cell_id: String::new(),
+            run_id: run_id.to_owned(),
+        };
+        let mut view = RunView::new(key, place.clone());
+        take::event(&mut view, step, facts, data, time, place, findings);
+        match step {
+            Step::Refused => Some(view),
+            _ => {
+                self.admitted.insert(view);
+                None
+            }
+        }
+    }
+
     fn begin(&mut self, cell: &str, run: &str, place: &Place, before: Option<Option<String>>) {
         let key = RunKey {
             cell_id: cell.to_owned(),
@@ -163,8 +201,11 @@ impl Projection {
         let number = self.next;
         self.next += 1;
         self.order.insert(number, key.clone());
+        let view = self.admitted.take(cell, run);
+        let view = view.unwrap_or_else(|| Box::new(RunView::new(key.clone(), place.clone())));
+        self.kept_bytes += MAX_RUN_BYTES - view.left;
         let live = Live {
-            view: Box::new(RunView::new(key.clone(), place.clone())),
+            view,
             number,
             before,
         };

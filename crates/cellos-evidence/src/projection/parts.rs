@@ -381,6 +381,23 @@ pub struct EndView {
     pub place: Place,
 }
 
+/// What was decided about a document before there was a cell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AdmissionView {
+    /// Whether it may run.
+    pub admitted: bool,
+    /// Why, in a word of the contract.
+    pub reason: Option<String>,
+    /// All that is wrong with it.
+    pub problems: Vec<String>,
+    /// When.
+    pub at: Option<Timestamp>,
+    /// Where the event stands.
+    #[serde(serialize_with = "super::view::place")]
+    pub place: Place,
+}
+
 /// What became of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -389,4 +406,6 @@ pub enum EndKind {
     Destroyed,
     /// It was never made.
     NotCreated,
+    /// It was never asked for, because its document was refused.
+    Refused,
 }

@@ -6,6 +6,8 @@ pub(super) const PREFIX: &str = "dev.cellos.events.";
 /// What an event means for its run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
+    Admitted,
+    Refused,
     Scope,
     Started,
     Posture,
@@ -38,6 +40,8 @@ impl Step {
     /// The step of a type; `None` where an event of it belongs to no run.
     pub(super) fn of(ty: &str) -> Option<Self> {
         Some(match ty.strip_prefix(PREFIX)?.strip_prefix("cell.")? {
+            "admission.v1.allowed" => Self::Admitted,
+            "admission.v1.rejected" => Self::Refused,
             "observability.v1.network_scope" => Self::Scope,
             "lifecycle.v1.started" => Self::Started,
             "observability.v1.container_security" => Self::Posture,

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{
-    grants,
+    admission, grants,
     parts::{
         Artifact, CommandView, CorrelationView, Declared, EgressRule, EndKind, EndView, EventRef,
         LimitView, Limits, MachineView, Mount, Phase, PlacementView, PostureView, UsageView,
@@ -58,6 +58,7 @@ pub(super) fn event(
         reach(view, reached, at, &mut event);
     }
     match step {
+        Step::Admitted | Step::Refused => admission::decided(view, step, &event),
         Step::Scope => view.egress_rule_count = data.egress_rule_count,
         Step::Started => started(view, &mut event),
         Step::Posture => posture(view, &mut event),

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::parts::{
-    CommandView, CorrelationView, Declared, EgressRule, EndView, EventRef, ExportView, FlowView,
-    IdentityView, LimitView, MachineDigests, Phase, PlacementView, PostureView, UsageView,
+    AdmissionView, CommandView, CorrelationView, Declared, EgressRule, EndView, EventRef,
+    ExportView, FlowView, IdentityView, LimitView, MachineDigests, Phase, PlacementView,
+    PostureView, UsageView,
 };
 use crate::finding::{Finding, FindingKind, Place, RunKey, Severity};
 
@@ -75,6 +76,8 @@ pub struct RunView {
     pub typed_spec_hash: Option<String>,
     /// The backend.
     pub backend: Option<String>,
+    /// What was decided about the document; published logs of runs do not say.
+    pub admission: Option<AdmissionView>,
     /// Role that a verified derivation token came from.
     pub derivation_role: Option<String>,
     /// Run that the derivation token is of.
@@ -151,6 +154,7 @@ impl RunView {
             spec_hash: None,
             typed_spec_hash: None,
             backend: None,
+            admission: None,
             derivation_role: None,
             parent_run_id: None,
             ttl_seconds: None,

@@ -3,7 +3,10 @@
 use cellos_core::source::{Format, MAX_DOCUMENT_BYTES};
 use serde::Deserialize;
 
-use crate::{finding::FindingKind, projection::RunView};
+use crate::{
+    finding::FindingKind,
+    projection::{EndKind, RunView},
+};
 
 /// `apiVersion` of a policy.
 const API_VERSION: &str = "cellos.io/v1";
@@ -160,6 +163,10 @@ impl VerificationPolicy {
                 .any(|finding| finding.kind == kind)
         };
         let end = run.end.as_ref();
+        if end.is_some_and(|end| end.how == EndKind::Refused) {
+            // Nothing ran, so nothing can have run in another way than demanded.
+            return Vec::new();
+        }
         let outcome = end.and_then(|end| end.outcome.as_deref());
         let mut violations = Vec::new();
         if self.supervisor_lost == SupervisorLost::Refuse && found(FindingKind::SupervisorLost) {

@@ -180,9 +180,10 @@ impl<'a> Session<'a> {
         let data = facts.data.as_ref();
         let cell = data.and_then(|data| data.cell_id.as_deref());
         let run = data.and_then(|data| data.run_id.as_deref());
-        match (cell, run) {
-            (Some(cell), Some(run)) => self.tag_of(cell, run),
-            _ => 0,
+        match run {
+            // What was decided before there was a cell names none.
+            Some(run) => self.tag_of(cell.unwrap_or_default(), run),
+            None => 0,
         }
     }
 
@@ -284,7 +285,10 @@ impl<'a> Session<'a> {
                 detail,
             });
         }
-        let broken = self.broken.remove(&tag) || self.all_broken || incomplete;
+        let mut broken = self.broken.remove(&tag) || self.all_broken || incomplete;
+        if run.admission.is_some() {
+            broken |= self.broken.remove(&self.tag_of("", &run.key.run_id));
+        }
         let verdict = Verdict {
             findings,
             run,

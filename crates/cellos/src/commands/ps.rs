@@ -56,6 +56,8 @@ enum State {
     Failed,
     /// The cell was never made.
     NotCreated,
+    /// The document was refused.
+    Refused,
 }
 
 impl State {
@@ -68,6 +70,7 @@ impl State {
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::NotCreated => "not created",
+            Self::Refused => "refused",
         }
     }
 }
@@ -142,6 +145,7 @@ pub(crate) fn run(args: &PsArgs) -> Result<Exit, Failure> {
 fn row(run: &RunView, record: Option<KnownRun>) -> Row {
     let state = match (&run.end, record.map(|record| record.supervised)) {
         (Some(end), _) if end.how == EndKind::NotCreated => State::NotCreated,
+        (Some(end), _) if end.how == EndKind::Refused => State::Refused,
         (Some(end), _) if end.outcome.as_deref() == Some("succeeded") => State::Succeeded,
         (Some(_), _) => State::Failed,
         (None, Some(Supervised::Left)) => State::Left,
@@ -241,7 +245,10 @@ fn line(row: &Row, whole: bool) -> [String; 7] {
     let id = |text: &str| short(text, if whole { usize::MAX } else { MAX_ID_WIDTH });
     [
         id(&row.run_id),
-        id(&row.cell_id),
+        id(match row.cell_id.as_str() {
+            "" => "-",
+            cell_id => cell_id,
+        }),
         id(row.backend.as_deref().unwrap_or("-")),
         row.state.as_str().to_owned(),
         row.started_at.map_or_else(|| "-".into(), show::time),

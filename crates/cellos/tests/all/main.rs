@@ -5,6 +5,7 @@
     reason = "helpers of tests are not recognised as tests"
 )]
 
+mod admissions;
 mod attacks;
 mod attest;
 mod attest_signed;

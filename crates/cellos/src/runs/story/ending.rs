@@ -16,6 +16,12 @@ pub(super) fn sentence(run: &RunView) -> String {
             why.map(|why| format!(": {why}")).unwrap_or_default()
         );
     }
+    if end.how == EndKind::Refused {
+        return format!(
+            "The document was refused before anything was done{}.",
+            why.map(|why| format!(": {why}")).unwrap_or_default()
+        );
+    }
     let mut sentence = how(run, end);
     // A code is its own reason.
     let is_said = why.is_none_or(|why| why.starts_with("command exited") || sentence.contains(why));

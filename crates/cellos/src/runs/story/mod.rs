@@ -10,7 +10,7 @@ use std::path::Path;
 
 use cellos_evidence::{
     finding::Severity,
-    projection::{EndKind, MachineDigests, PostureView, RunView},
+    projection::{AdmissionView, EndKind, MachineDigests, PostureView, RunView},
 };
 use serde::Serialize;
 
@@ -155,7 +155,8 @@ impl Facts {
 fn identity(run: &RunView) -> Vec<Fact> {
     let mut facts = Facts(Vec::new());
     facts.add("run", Some(&*run.key.run_id));
-    facts.add("cell", Some(&*run.key.cell_id));
+    let cell_id = Some(&*run.key.cell_id);
+    facts.add("cell", cell_id.filter(|cell_id| !cell_id.is_empty()));
     facts.add("document", run.spec_id.as_deref());
     let plain = run.spec_hash.as_ref().map(|hash| format!("sha256:{hash}"));
     facts.add("document digest", run.document_digest.clone().or(plain));
@@ -172,6 +173,7 @@ fn identity(run: &RunView) -> Vec<Fact> {
         facts.add("queue", placement.queue_name.as_deref());
     }
     facts.add("backend", run.backend.as_deref());
+    facts.add("admission", run.admission.as_ref().map(admission));
     facts.add("session", run.session.as_deref());
     facts.add("policy pack", run.policy_pack.as_deref());
     facts.add("derived from role", run.derivation_role.as_deref());
@@ -195,6 +197,20 @@ fn identity(run: &RunView) -> Vec<Fact> {
     facts.add("initial RAM disk", initrd.as_deref());
     facts.add("monitor", monitor.as_deref());
     facts.0
+}
+
+fn admission(admission: &AdmissionView) -> String {
+    let word = match admission.admitted {
+        true => "admitted",
+        false => "refused",
+    };
+    let reason = admission.reason.as_deref();
+    let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
+    let problems = match admission.problems.as_slice() {
+        [] => String::new(),
+        problems => format!(": {}", problems.join("; ")),
+    };
+    format!("{word}{reason}{problems}")
 }
 
 /// Arguments as a shell would take them.
@@ -313,7 +329,7 @@ fn residue(run: &RunView) -> String {
         looked,
         end.residue_class.as_deref(),
     ) {
-        (EndKind::NotCreated, ..) => "The cell was never made.".into(),
+        (EndKind::NotCreated | EndKind::Refused, ..) => "The cell was never made.".into(),
         (_, false, _, Some("documented_exception")) => {
             format!("Left for a documented reason: {found}.")
         }
