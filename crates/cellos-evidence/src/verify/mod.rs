@@ -11,6 +11,7 @@ mod input;
 mod policy;
 mod published;
 mod report;
+mod row_seal;
 mod rows;
 mod seals;
 mod session;
@@ -283,7 +284,10 @@ impl<'k> Reader<'k> {
                 Ok(())
             }
             Self::Events(events) => lines(session, input, |session, raw| events.line(session, raw)),
-            Self::AuditChain(rows) => lines(session, input, |session, raw| rows.line(session, raw)),
+            Self::AuditChain(rows) => {
+                rows.begin(session, path);
+                lines(session, input, |session, raw| rows.line(session, raw))
+            }
             Self::AuditBundle(rows) => {
                 let bytes = bundle(input)?;
                 session.summary.bytes += bytes.len() as u64;

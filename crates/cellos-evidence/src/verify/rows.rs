@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::{
     published::{self, Envelopes, Unsigned, json_fault},
     report::{PublishedHead, Unchecked},
+    row_seal::RowSeal,
     session::{Session, read_facts},
 };
 use crate::{
@@ -31,6 +32,7 @@ pub(super) struct Rows {
     unsigned: Unsigned,
     /// What `audit-trail.head` says, and the row that has it.
     head: Option<(String, Option<u64>)>,
+    seal: Option<RowSeal>,
     /// Whether the row that was published elsewhere was there.
     has_published: bool,
     rows: u64,
@@ -44,9 +46,15 @@ impl Rows {
             envelopes,
             unsigned: Unsigned::default(),
             head: head.map(|hash| (hash, None)),
+            seal: None,
             has_published: false,
             rows: 0,
         }
+    }
+
+    /// The rows of a file begin.
+    pub(super) fn begin(&mut self, session: &mut Session<'_>, path: &Arc<PathBuf>) {
+        self.seal = RowSeal::beside(session, path, &self.envelopes);
     }
 
     /// Takes one line in.
@@ -118,6 +126,9 @@ impl Rows {
                 session.find(place.clone(), FindingKind::TailReplaced, detail);
                 session.missing_before(place.clone());
             }
+        }
+        if let Some(seal) = &self.seal {
+            seal.row(session, seq, row_hash);
         }
         self.prev = row_hash.to_owned();
         self.next = seq.saturating_add(1);
@@ -223,6 +234,9 @@ impl Rows {
             line: 0,
         };
         self.unsigned.report(session, &self.envelopes);
+        if let Some(seal) = &self.seal {
+            seal.finish(session, self.next, &end);
+        }
         // Signatures are of events alone: whoever can write the file can chain the rows anew.
         session.summary.not_checked(Unchecked::Order);
         if let Some(PublishedHead { seq, .. }) = &session.checks.head

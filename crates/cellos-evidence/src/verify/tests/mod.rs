@@ -5,6 +5,7 @@ mod beside;
 mod folders;
 mod forged;
 mod published;
+mod seals;
 
 use std::{fs, path::Path};
 
