@@ -120,6 +120,36 @@ fn a_killed_supervisor_takes_its_cell_along_and_is_reaped_once() {
     assert_eq!(fs::read_to_string(trial.place.events()).unwrap(), after);
 }
 
+/// What `ps` says of the trial's cell; nothing where it does not list it.
+#[track_caller]
+fn state_of(trial: &Trial) -> Option<String> {
+    let output = trial.place.cellos(&["ps", "--json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let listing: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let cells = listing["cells"].as_array().unwrap();
+    let cell = cells.iter().find(|cell| cell["runId"] == trial.id.as_str());
+    cell.map(|cell| cell["state"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn ps_lists_cells_that_live_and_cells_whose_supervisor_was_killed() {
+    require!("userns");
+    let trial = Trial::new();
+    assert_eq!(state_of(&trial), None);
+    let child = trial.start(flags(), SCRIPT);
+    assert_eq!(state_of(&trial).as_deref(), Some("running"));
+    // Its events are in a segment from now on.
+    let log = cellos_evidence::log::LogConfig::new(trial.place.events());
+    let log = cellos_evidence::log::EventLog::open(log).unwrap();
+    log.rotate().unwrap();
+    assert_eq!(state_of(&trial).as_deref(), Some("running"));
+    signal(&child, Signal::KILL);
+    wait(child);
+    assert_eq!(state_of(&trial).as_deref(), Some("left"));
+    reap(&trial);
+    assert_eq!(state_of(&trial), None);
+}
+
 #[test]
 fn a_supervisor_killed_at_any_moment_leaves_nothing_that_reaping_does_not_finish() {
     require!("userns");
