@@ -140,5 +140,10 @@ fn a_verifier_that_follows_the_page_agrees_with_ours() {
     fs::write(&live, &good[..good.len() - 1]).unwrap();
     refused("the end is torn");
     fs::write(&live, &good).unwrap();
+    let head = place.path().join("events.jsonl.head");
+    let stated = fs::read(&head).unwrap();
+    fs::remove_file(&head).unwrap();
+    refused("there is no head");
+    fs::write(&head, stated).unwrap();
     ok(&by_the_page(place.path(), &[&sealed, &live]));
 }
