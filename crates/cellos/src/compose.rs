@@ -11,7 +11,6 @@ use cellos_core::{
     CellosError,
     descriptor::{BackendDescriptor, Feature},
     ports::{CellBackend, EventSink, ExportSink, NoopExportSink, workload::Residue},
-    signing::Signer,
 };
 use cellos_evidence::log::{EventLog, LogConfig, LogError};
 use cellos_exports::LocalFolder;
@@ -27,6 +26,7 @@ use cellos_supervisor::{
 
 use crate::{
     failure::Failure,
+    keys::{self, Signing},
     leftovers::{LinuxLeftovers, MachineLeftovers},
     machines::{self, Monitor, Places},
     signing::EventSigning,
@@ -196,15 +196,14 @@ pub(crate) fn event_log(
     file: &Path,
     durability: cellos_evidence::log::Durability,
     redact: Option<&str>,
-    signer: Option<Arc<dyn Signer>>,
+    signing: Option<Signing>,
 ) -> Result<(Arc<dyn EventSink>, LogFormat), Failure> {
     let redaction = redact
         .map_or(Ok(None), Redaction::of_evidence)
         .map_err(Failure::call)?;
     let config = LogConfig {
         durability,
-        signer,
-        ..LogConfig::new(file)
+        ..keys::signed(file, signing)
     };
     let log = EventLog::open(config).map_err(|error| Failure::call(LogUnwritable(error)))?;
     let format = LogFormat::Chained {

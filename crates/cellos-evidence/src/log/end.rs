@@ -19,6 +19,26 @@ pub(super) struct End {
     pub(super) offset: u64,
     /// Whether the lines are signed.
     pub(super) signing: Signing,
+    /// The signature of its last line, where that has one.
+    pub(super) by: Option<SignedBy>,
+}
+
+/// The signature of a line, and what it is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SignedBy {
+    pub(super) kid: String,
+    pub(super) signature: [u8; 64],
+    pub(super) bytes: Vec<u8>,
+}
+
+impl SignedBy {
+    fn of(parsed: &line::ParsedLine<'_>) -> Option<Self> {
+        parsed.signature.map(|signature| Self {
+            kid: signature.kid.to_owned(),
+            signature: signature.bytes,
+            bytes: line::signed_bytes(parsed.entry),
+        })
+    }
 }
 
 /// Whether a log is signed.
@@ -64,6 +84,7 @@ pub(super) fn find(
             tail: tail_after(&parsed, &bytes),
             offset,
             signing,
+            by: SignedBy::of(&parsed),
         };
         if parsed.signature.is_some() {
             return Ok(Some(end(Signing::Signed)));
@@ -98,6 +119,7 @@ pub(super) fn last_line(
             Some(_) => Signing::Signed,
             None => Signing::Unsigned,
         },
+        by: SignedBy::of(&parsed),
     }))
 }
 

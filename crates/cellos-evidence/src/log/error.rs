@@ -152,6 +152,32 @@ pub enum LogError {
         /// The file.
         path: PathBuf,
     },
+    /// The log is signed by a key that ours is not published with.
+    #[error(
+        "event log {path:?}: is signed by key {kid}, which is not published together with key \
+         {signer}, so that nobody could check all of it with one keyset: sign with a key of that \
+         keyset, or move all of its files away, which begins a new log"
+    )]
+    OtherKey {
+        /// The file.
+        path: PathBuf,
+        /// The key that signed its last line.
+        kid: String,
+        /// The key that was to go on.
+        signer: String,
+    },
+    /// The last line is not signed by the key that it names.
+    #[error(
+        "event log {path:?}: its last line is not signed by the published key {kid}: another key \
+         of that name signed it, or it was changed; `cellos verify` shows what is there, and \
+         moving all of its files away begins a new log"
+    )]
+    Namesake {
+        /// The file.
+        path: PathBuf,
+        /// The name of the key.
+        kid: String,
+    },
     /// The log is signed, and its last lines are not.
     #[error(
         "event log {path:?}: its last {MAX_LINES_PER_SIGNATURE} lines have no signature, the ones \

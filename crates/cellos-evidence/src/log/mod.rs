@@ -17,13 +17,18 @@ mod storage;
 mod writer;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use cellos_core::{CellosError, CloudEventV1, ports::EventSink, signing::Signer};
+use cellos_core::{
+    CellosError, CloudEventV1,
+    ports::EventSink,
+    signing::{Signer, TrustAnchorPublicKey},
+};
 use jiff::Timestamp;
 
 pub use error::LogError;
@@ -96,6 +101,9 @@ impl fmt::Debug for Clock {
     }
 }
 
+/// Public keys by their ids.
+pub type KnownKeys = BTreeMap<String, TrustAnchorPublicKey>;
+
 /// Where a log is, and how it is written.
 #[derive(Clone)]
 pub struct LogConfig {
@@ -106,6 +114,10 @@ pub struct LogConfig {
     pub durability: Durability,
     /// Who signs; without one the log is chained and not signed.
     pub signer: Option<Arc<dyn Signer>>,
+    /// The keys that are published together with the signer's, itself included. A log whose last
+    /// line is signed by none of them is refused, because nobody could check all of it with one
+    /// keyset. `None` goes on with any.
+    pub known_keys: Option<Arc<KnownKeys>>,
     /// When the live file is sealed.
     pub rotation: Rotation,
     /// Dates heads, seals and the log's own events.
@@ -119,6 +131,7 @@ impl LogConfig {
             path: path.into(),
             durability: Durability::default(),
             signer: None,
+            known_keys: None,
             rotation: Rotation::default(),
             clock: Clock::default(),
         }

@@ -97,8 +97,8 @@ impl<R: Read> LineReader<R> {
     }
 
     /// Whether the line that was read last has a number before this.
-    fn is_before(&self, seq: u64) -> bool {
-        line::parse(&self.line).is_ok_and(|line| line.seq < seq)
+    fn seq(&self) -> Option<u64> {
+        line::parse(&self.line).ok().map(|line| line.seq)
     }
 
     fn line_at(&self, offset: u64, end: LineEnd) -> RawLine<'_> {
@@ -247,7 +247,15 @@ impl LogReader {
                     back.map_err(failed(&open.path, "read it"))?;
                     return Ok(None);
                 }
-                Some((_, LineEnd::Ended)) if self.from > 0 && open.lines.is_before(self.from) => {}
+                Some((_, LineEnd::Ended)) if self.from > 0 => match open.lines.seq() {
+                    Some(seq) if seq < self.from => {}
+                    // What comes behind it is later: it is not looked at any more.
+                    Some(_) => {
+                        self.from = 0;
+                        return Ok(read);
+                    }
+                    None => return Ok(read),
+                },
                 Some(line) => return Ok(Some(line)),
                 None if waits => match self.moved()? {
                     Moved::No => return Ok(None),

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     LogError,
-    end::{self, End, Signing},
+    end::{self, End, SignedBy, Signing},
     notes::Note,
     segments::{FileName, folder_of},
     storage::Make,
@@ -113,6 +113,7 @@ impl Inner {
             |end| end.tail.clone(),
         );
         if state.head == Compared::NotYet {
+            self.check_signed_by(end.as_ref().and_then(|end| end.by.as_ref()))?;
             self.compare_with_head(&tail, live.as_ref(), offset, beginning.as_ref())?;
             state.head = Compared::Done;
         }
@@ -129,6 +130,26 @@ impl Inner {
         }
         self.note_unnoted(state, &names)?;
         self.remove_stale(state, &names)
+    }
+
+    /// Whether the last signature is by a key that ours stands beside.
+    fn check_signed_by(&self, by: Option<&SignedBy>) -> Result<(), LogError> {
+        let (Some(by), Some(known), Some(signer)) = (by, &self.config.known_keys, self.signer())
+        else {
+            return Ok(());
+        };
+        let (path, kid) = (self.config.path.clone(), by.kid.clone());
+        match known.get(&by.kid) {
+            None => Err(LogError::OtherKey {
+                path,
+                kid,
+                signer: signer.kid().to_owned(),
+            }),
+            Some(key) if !key.verifies(&by.bytes, &by.signature) => {
+                Err(LogError::Namesake { path, kid })
+            }
+            Some(_) => Ok(()),
+        }
     }
 
     /// Whether bytes without a whole line may be the torn first line of a log.

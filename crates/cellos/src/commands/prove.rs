@@ -9,7 +9,7 @@ use std::{
 use cellos_evidence::{
     facts::Facts,
     keyset::{Keyset, Trust},
-    log::{EventLog, LogConfig},
+    log::EventLog,
     prove::{self, MAX_PROOF_BYTES, Proof, ProveError, Proven, Wanted},
 };
 use serde_json::json;
@@ -116,10 +116,7 @@ fn make(args: &ProveArgs, event: &str) -> Result<Exit, Failure> {
 }
 
 fn seal(args: &ProveArgs, log: &Path) -> Result<(), Failure> {
-    let config = LogConfig {
-        signer: keys::configured(&args.signing)?,
-        ..LogConfig::new(log)
-    };
+    let config = keys::signed(log, keys::signing(&args.signing)?);
     let log = EventLog::open(config).map_err(Failure::call)?;
     log.rotate().map_err(Failure::call)?;
     log.sync().map_err(Failure::call)

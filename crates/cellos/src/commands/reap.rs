@@ -36,7 +36,7 @@ pub(crate) struct ReapArgs {
 pub(crate) fn run(args: &ReapArgs) -> Result<Exit, Failure> {
     let state = state_dir::open(args.state_dir.as_deref())?;
     let logs = EveryLog {
-        signer: keys::configured(&args.signing)?,
+        signing: keys::signing(&args.signing)?,
     };
     let report = reap(&state, &EveryCleaner, &logs, &SystemClock).map_err(Failure::call)?;
     if args.json {

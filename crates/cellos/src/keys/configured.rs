@@ -8,7 +8,10 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use cellos_core::signing::{KeysetDocumentError, KeysetDocumentV1, Signer};
-use cellos_evidence::keyset::{KeyFault, Keyset, KeysetError, KeysetKey, Trust};
+use cellos_evidence::{
+    keyset::{KeyFault, Keyset, KeysetError, KeysetKey, Trust},
+    log::{KnownKeys, LogConfig},
+};
 use jiff::Timestamp;
 
 use super::{
@@ -103,12 +106,55 @@ impl SigningError {
     }
 }
 
-/// The signer that a command was given, or that this host has. `None` where nothing is to be
-/// signed.
+/// Who signs, and who may have signed before.
+#[derive(Clone)]
+pub(crate) struct Signing {
+    /// Who signs.
+    pub(crate) signer: Arc<dyn Signer>,
+    /// The keys that are published with its own, which is among them.
+    known_keys: Arc<KnownKeys>,
+}
+
+impl Signing {
+    fn new(signer: Arc<dyn Signer>, document: Option<&KeysetDocumentV1>) -> Self {
+        let mut known_keys: KnownKeys = document
+            .iter()
+            .flat_map(|document| &document.keys)
+            // One that is none has signed nothing.
+            .filter_map(|entry| Some((entry.kid.clone(), KeysetKey::try_from(entry).ok()?.public)))
+            .collect();
+        known_keys.insert(signer.kid().to_owned(), signer.verifying_key());
+        Self {
+            signer,
+            known_keys: Arc::new(known_keys),
+        }
+    }
+}
+
+/// What a command signs with that was given a key, or runs on a host that has one. `None` where
+/// nothing is to be signed.
 ///
 /// Nothing is created, and no other process asked: a run pays for reading three small files.
-pub(crate) fn configured(options: &SigningOptions) -> Result<Option<Arc<dyn Signer>>, Failure> {
+pub(crate) fn signing(options: &SigningOptions) -> Result<Option<Signing>, Failure> {
     find(options, |name| std::env::var_os(name)).map_err(SigningError::failure)
+}
+
+/// The signer alone, for what is no log.
+pub(crate) fn configured(options: &SigningOptions) -> Result<Option<Arc<dyn Signer>>, Failure> {
+    Ok(signing(options)?.map(|signing| signing.signer))
+}
+
+/// A log that is signed so.
+pub(crate) fn signed(log: &Path, signing: Option<Signing>) -> LogConfig {
+    let (signer, known_keys) = match signing {
+        Some(signing) => (Some(signing.signer), Some(signing.known_keys)),
+        None => (None, None),
+    };
+    LogConfig {
+        signer,
+        known_keys,
+        ..LogConfig::new(log)
+    }
 }
 
 /// The keyset that publishes the configured signer, believed because it lies in the folder that
@@ -193,7 +239,7 @@ fn key(options: &SigningOptions, environment: impl Fn(&str) -> Option<OsString>)
 fn find(
     options: &SigningOptions,
     environment: impl Fn(&str) -> Option<OsString>,
-) -> Result<Option<Arc<dyn Signer>>, SigningError> {
+) -> Result<Option<Signing>, SigningError> {
     let required = options.require_signing || required_by(&environment)?;
     if options.no_signing {
         return match required {
@@ -230,7 +276,7 @@ fn required_by(environment: impl Fn(&str) -> Option<OsString>) -> Result<bool, S
 }
 
 /// `<folder>/<name>.key`: its name is the key's, and a keyset beside it has to have it.
-fn from_file(path: &Path) -> Result<Arc<dyn Signer>, SigningError> {
+fn from_file(path: &Path) -> Result<Signing, SigningError> {
     let kid = path
         .file_stem()
         .and_then(|stem| stem.to_str())
@@ -240,29 +286,31 @@ fn from_file(path: &Path) -> Result<Arc<dyn Signer>, SigningError> {
         })?;
     let signer = private::read_key(path, |_| kid.to_owned())?;
     let beside = KeyFolder::at(path.parent().unwrap_or(Path::new("")));
-    if let Some(document) = beside.newest()? {
-        judge(&signer, &document, &beside)?;
+    let document = beside.newest()?;
+    if let Some(document) = &document {
+        judge(&signer, document, &beside)?;
     }
-    Ok(Arc::new(signer))
+    Ok(Signing::new(Arc::new(signer), document.as_ref()))
 }
 
-fn from_folder(folder: &KeyFolder, name: &OsString) -> Result<Arc<dyn Signer>, SigningError> {
+fn from_folder(folder: &KeyFolder, name: &OsString) -> Result<Signing, SigningError> {
     let kid = name
         .to_str()
         .ok_or_else(|| SigningError::NotAName { key: name.clone() })?;
     folder.exists()?;
     let signer = folder.signer(kid)?;
-    if let Some(document) = folder.newest()? {
-        judge(&*signer, &document, folder)?;
+    let document = folder.newest()?;
+    if let Some(document) = &document {
+        judge(&*signer, document, folder)?;
     }
-    Ok(signer)
+    Ok(Signing::new(signer, document.as_ref()))
 }
 
 /// A key in a token has the name that it was published under, else one that follows from it.
 fn from_token(
     uri: &OsString,
     folder: Result<KeyFolder, FolderError>,
-) -> Result<Arc<dyn Signer>, SigningError> {
+) -> Result<Signing, SigningError> {
     let uri = uri.to_str().ok_or(SigningError::NotUtf8)?;
     let folder = match folder {
         Ok(folder) if folder.exists()? => Some(folder),
@@ -282,15 +330,18 @@ fn from_token(
     let signer = Pkcs11Signer::open(uri, |public| {
         published(public).unwrap_or_else(|| private::name_of("key-", public))
     })?;
-    if let (Some(folder), Some(document)) = (&folder, &document)
-        && published(signer.verifying_key().as_bytes()).is_some()
-    {
+    // One that is not published stands beside no other.
+    let beside = match published(signer.verifying_key().as_bytes()) {
+        Some(_) => document.as_ref(),
+        None => None,
+    };
+    if let (Some(folder), Some(document)) = (&folder, beside) {
         judge(&signer, document, folder)?;
     }
-    Ok(Arc::new(signer))
+    Ok(Signing::new(Arc::new(signer), beside))
 }
 
-fn current_of(folder: &KeyFolder) -> Result<Option<Arc<dyn Signer>>, SigningError> {
+fn current_of(folder: &KeyFolder) -> Result<Option<Signing>, SigningError> {
     if !folder.exists()? {
         return Ok(None);
     }

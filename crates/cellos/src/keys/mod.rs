@@ -7,6 +7,8 @@ mod pkcs11;
 pub(crate) mod private;
 mod publish;
 
-pub(crate) use configured::{SigningOptions, configured, private_places, published_with};
+pub(crate) use configured::{
+    Signing, SigningOptions, configured, private_places, published_with, signed, signing,
+};
 pub(crate) use folder::{FolderError, KeyFolder, PrivateHalf};
 pub(crate) use publish::{KeysError, NewKey, generate, revoke, rotate};

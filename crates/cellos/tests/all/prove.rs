@@ -111,7 +111,7 @@ fn a_file_is_sealed_when_asked_and_only_by_whoever_may_go_on_with_it() {
         "{said}"
     );
     assert_eq!(code, Some(125));
-    let key = place.file("key.seed", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc");
+    let key = place.file("k1.seed", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     fs::set_permissions(key, mode).unwrap();
     let seal = [
@@ -121,7 +121,7 @@ fn a_file_is_sealed_when_asked_and_only_by_whoever_may_go_on_with_it() {
         "events.jsonl",
         "--seal",
         "--signing-key",
-        "./key.seed",
+        "./k1.seed",
     ];
     let (shown, said, code) = run(&seal);
     assert_eq!(code, Some(0), "{said}");

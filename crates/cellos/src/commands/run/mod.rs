@@ -251,8 +251,9 @@ fn run_with_id(
         intake.report_warnings();
     }
     let raw_spec_sha256 = intake.sha256()?;
-    let signer = keys::configured(&args.signing)?;
-    let attesting = Attesting::prepare(&args, &intake, signer.clone())?;
+    let signing = keys::signing(&args.signing)?;
+    let signer = signing.as_ref().map(|signing| Arc::clone(&signing.signer));
+    let attesting = Attesting::prepare(&args, &intake, signer)?;
 
     let backend = match begun {
         Some(begun) if begun.name() == args.backend => begun,
@@ -278,7 +279,7 @@ fn run_with_id(
         &events_file,
         args.durability.into(),
         args.redact.as_deref(),
-        signer,
+        signing,
     )?;
     // Whatever is before this is of earlier runs.
     let from = next_number(&events_file);
