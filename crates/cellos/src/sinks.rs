@@ -4,11 +4,11 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use cellos_sinks::{
-    forward::{self, CursorError, End, ForwardError, Forwarder, POLL_INTERVAL, Until},
+    forward::{self, Cursor, CursorError, End, ForwardError, Forwarder, POLL_INTERVAL, Until},
     remote::{Reach, RemoteSink, SinkOpenError, Surroundings},
     settings::{EventSinks, NamedSink},
 };
@@ -19,6 +19,9 @@ use crate::{evidence_guard::Hidden, failure::Failure, say};
 /// How much lower than the run's own the priority of delivering is, so that it does not take time
 /// from a cell that is being built; see nice(2).
 const NICENESS: i32 = 10;
+/// How long another process that has a cursor may bring nothing further until nobody waits for it.
+/// More than the receiver may take for one batch, unless configured.
+const BUSY_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why a cell does not start.
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +149,7 @@ pub(crate) async fn deliver(
             sink,
             folder: Arc::clone(&folder),
             log: Arc::clone(&log),
+            which,
             until: until.clone(),
             within,
         };
@@ -160,6 +164,7 @@ struct OneSink {
     sink: NamedSink,
     folder: Arc<Path>,
     log: Arc<Path>,
+    which: Which,
     until: watch::Receiver<Until>,
     within: Option<Duration>,
 }
@@ -204,19 +209,38 @@ impl OneSink {
     }
 
     /// Takes the cursor as soon as nobody else has it. `None` where the one who has it has
-    /// delivered everything and this one is to end.
+    /// delivered everything and this one is to end; an error where it gets no further.
     async fn take_cursor(
         &mut self,
         sink: Arc<dyn RemoteSink>,
     ) -> Result<Option<Forwarder>, ForwardError> {
+        // How far the other one has got, and since when.
+        let mut seen: Option<(Option<Cursor>, Instant)> = None;
         loop {
-            match Forwarder::open(&self.log, &self.sink.name, Arc::clone(&sink)) {
-                Err(ForwardError::Cursor(CursorError::Busy { .. })) => {}
+            let busy = match Forwarder::open(&self.log, &self.sink.name, Arc::clone(&sink)) {
+                Err(ForwardError::Cursor(busy @ CursorError::Busy { .. })) => busy,
                 other => return other.map(Some),
-            }
+            };
             let ends = *self.until.borrow() == Until::Empty;
-            if ends && forward::lag(&self.log, &self.sink.name)? == 0 {
-                return Ok(None);
+            let cursor = Cursor::read(&Cursor::path(&self.log, &self.sink.name))
+                .map_err(ForwardError::Cursor)?;
+            let since = match &seen {
+                // Beside a run that is as it should be: several runs share a log.
+                None if self.which == Which::All => {
+                    let name = &self.sink.name;
+                    say::note(&format!(
+                        "sink {name}: another process is delivering to it, this one waits"
+                    ));
+                    Instant::now()
+                }
+                Some((before, since)) if *before == cursor => *since,
+                _ => Instant::now(),
+            };
+            seen = Some((cursor, since));
+            match ends {
+                true if forward::lag(&self.log, &self.sink.name)? == 0 => return Ok(None),
+                true if since.elapsed() >= BUSY_PATIENCE => return Err(busy.into()),
+                _ => {}
             }
             time::sleep(POLL_INTERVAL).await;
         }

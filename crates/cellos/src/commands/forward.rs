@@ -1,6 +1,6 @@
 //! `cellos forward`: delivers the log to remote sinks.
 
-use std::{io::Write as _, path::PathBuf};
+use std::{io::Write as _, path::PathBuf, time::Duration};
 
 use cellos_sinks::{forward::Until, remote::Reach};
 use serde_json::{Value, json};
@@ -10,7 +10,6 @@ use tokio::{
 };
 
 use crate::{
-    commands::run::block_on,
     exit::Exit,
     failure::Failure,
     say,
@@ -43,6 +42,10 @@ pub(crate) struct ForwardArgs {
     json: bool,
 }
 
+/// How long what is under way may go on when a signal ends a follower. Nothing is lost without it:
+/// the next one begins where this one ends.
+const END_WITHIN: Duration = Duration::from_millis(500);
+
 #[derive(Debug, thiserror::Error)]
 enum CallError {
     #[error("no sinks are named")]
@@ -51,6 +54,8 @@ enum CallError {
     OutputTaken { name: String },
     #[error("signal handlers cannot be installed")]
     Signals(#[source] std::io::Error),
+    #[error("cannot start")]
+    Runtime(#[source] std::io::Error),
 }
 
 /// Forwards.
@@ -72,17 +77,23 @@ pub(crate) fn run(args: &ForwardArgs) -> Result<Exit, Failure> {
         Some(log) => log.clone(),
         None => state_dir::event_log(&state_dir::open(args.state_dir.as_deref())?)?,
     };
-    let within = args.follow.then_some(settings.deliver_within);
+    let within = args.follow.then(|| settings.deliver_within.min(END_WITHIN));
     let (told, until) = watch::channel(match args.follow {
         true => Until::Told,
         false => Until::Empty,
     });
-    let reports = block_on(async {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::call(CallError::Runtime(error)))?;
+    let reports = runtime.block_on(async {
         if args.follow {
             end_at_a_signal(told).map_err(|error| Failure::call(CallError::Signals(error)))?;
         }
         Ok::<_, Failure>(sinks::deliver(settings, log.clone(), Which::All, until, within).await)
-    })??;
+    })?;
+    // A name that is being looked up is not waited for.
+    runtime.shutdown_background();
     if args.json {
         let report = json!({
             "format": "cellos.forward/1",

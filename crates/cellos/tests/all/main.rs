@@ -25,6 +25,7 @@ mod killed;
 mod limits;
 #[cfg(target_arch = "x86_64")]
 mod machines;
+mod nats;
 mod output;
 mod program;
 mod prove;
