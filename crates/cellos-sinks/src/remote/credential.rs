@@ -68,6 +68,14 @@ pub enum CredentialError {
 }
 
 impl CredentialSource {
+    /// The file that it is in, as it is named.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Env(_) => None,
+        }
+    }
+
     /// The credential, from where the source refers to.
     ///
     /// # Errors

@@ -77,9 +77,7 @@ impl<'a> HttpConfig<'a> {
     pub(in crate::remote) fn private_files(&self) -> Vec<&'a Path> {
         let password = self.basic.map(|basic| &basic.password);
         let sources = [self.token, password].into_iter().flatten();
-        sources
-            .filter_map(|source| source.file.as_deref())
-            .collect()
+        sources.filter_map(CredentialSource::file).collect()
     }
 
     pub(super) fn address(&self) -> Result<Address, SinkOpenError> {

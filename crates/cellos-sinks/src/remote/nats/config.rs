@@ -100,10 +100,7 @@ impl SinkConfig for NatsConfig {
             Auth::Login(Login { password, .. }) => Some(password),
             Auth::Token(secret) | Auth::Creds(secret) | Auth::Nkey(secret) => Some(secret),
         };
-        let login = match login {
-            Some(SecretSource::File(path)) => Some(path.as_path()),
-            Some(SecretSource::Env(_)) | None => None,
-        };
+        let login = login.and_then(CredentialSource::file);
         let client = self.tls.as_ref().and_then(|tls| tls.client.as_ref());
         let key = client.map(|client| client.key_file.as_path());
         [login, key].into_iter().flatten().collect()
