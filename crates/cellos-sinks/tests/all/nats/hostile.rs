@@ -18,8 +18,8 @@ const FAR: Duration = Duration::from_secs(20);
 fn sink(port: u16) -> std::sync::Arc<dyn RemoteSink> {
     let config: NatsConfig = serde_json::from_value(json!({
         "servers": format!("nats://127.0.0.1:{port}"),
-        "connectTimeoutSeconds": 5,
-        "ackTimeoutSeconds": 1,
+        "connectTimeoutMs": 5_000,
+        "ackTimeoutMs": 1_000,
     }))
     .unwrap();
     let surroundings = Surroundings {
