@@ -1,5 +1,6 @@
 //! The head of a log: how far it went when it was flushed last. A log that ends before its head has
-//! been cut off.
+//! been cut off. It has [`HEAD_BYTES`] bytes, spaces before its line feed filling it up, so that it can be
+//! written over in place.
 //!
 //! ```text
 //! {"head":{"format":"cellos.head/1","kid":"k1","lastHash":"9f3c…","log":"01J…","nextSeq":12,
@@ -9,6 +10,8 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use cellos_core::signing::{Signer, TrustAnchorPublicKey};
@@ -25,6 +28,12 @@ use crate::{
 pub const HEAD_FORMAT: &str = "cellos.head/1";
 /// What the signed bytes of a head begin with.
 pub const HEAD_DOMAIN: &[u8] = b"cellos.log.head.v1\n";
+
+/// Size of a head, in bytes: a sector, which a disk writes whole or not at all. With a longer name
+/// of a key it has more, and then another file takes its place.
+pub const HEAD_BYTES: usize = 512;
+/// How often a head is read that is being written meanwhile, and how long after another.
+const READS: (u32, Duration) = (5, Duration::from_millis(1));
 
 /// How far a log went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,16 +107,30 @@ pub fn path_of(log: &Path) -> PathBuf {
     crate::log::beside(log, "head")
 }
 
-/// Reads the head in the file at `path`; `None` where there is none.
+/// Reads the head in the file at `path`; `None` where there is none. It may be written over
+/// meanwhile, so what counts is what two reads in a row agree on.
 ///
 /// # Errors
 /// [`HeadError`].
 pub fn read(path: &Path) -> Result<Option<Head>, HeadError> {
-    let bytes = signed::read_small(path, MAX_SIGNED_BYTES).map_err(|source| HeadError::Io {
-        path: path.to_owned(),
-        source,
-    })?;
-    bytes.map(|bytes| parse(path, &bytes)).transpose()
+    let bytes = || {
+        signed::read_small(path, MAX_SIGNED_BYTES).map_err(|source| HeadError::Io {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    let mut before = bytes()?;
+    let mut reads = 1;
+    loop {
+        let now = bytes()?;
+        reads += 1;
+        let read = now.as_deref().map(|bytes| parse(path, bytes)).transpose();
+        if reads >= READS.0 || (read.is_ok() && now == before) {
+            return read;
+        }
+        before = now;
+        thread::sleep(READS.1);
+    }
 }
 
 /// Takes a head apart; `path` is for messages.
@@ -156,7 +179,13 @@ pub(crate) fn write(
         next_seq: tail.next_seq,
         time,
     };
-    signed::write("head", HEAD_DOMAIN, &body, signer)
+    let mut bytes = signed::write("head", HEAD_DOMAIN, &body, signer)?;
+    if bytes.len() < HEAD_BYTES {
+        bytes.pop();
+        bytes.resize(HEAD_BYTES - 1, b' ');
+        bytes.push(b'\n');
+    }
+    Ok(bytes)
 }
 
 impl Head {
@@ -201,6 +230,11 @@ mod tests {
             assert!(parse(path, damaged.as_bytes()).is_err(), "{damaged}");
         }
         let unsigned = write(&tail, time, None).unwrap();
+        assert_eq!((text.len(), unsigned.len()), (HEAD_BYTES, HEAD_BYTES));
+        assert!(text.ends_with(" \n"), "{text}");
+        let long = "k".repeat(crate::line::MAX_KID_BYTES);
+        let long = write(&tail, time, Some(&SoftwareSigner::from_seed(long, [7; 32])));
+        assert!(long.unwrap().ends_with(b"\"}\n"));
         let unsigned = parse(path, &unsigned).unwrap();
         assert!(!unsigned.verify(&signer.verifying_key()));
     }

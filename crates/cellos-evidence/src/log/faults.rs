@@ -212,7 +212,7 @@ impl Storage for FaultyStorage {
         let node = match (disk.names.get(path).copied(), make) {
             (Some(_), Make::New) => return Err(Errno::EXIST.into()),
             (Some(node), _) => node,
-            (None, Make::Never) => return Err(Errno::NOENT.into()),
+            (None, Make::Never | Make::NeverToAppend) => return Err(Errno::NOENT.into()),
             (None, _) => {
                 disk.change()?;
                 let node = disk.nodes.len();
@@ -289,6 +289,21 @@ impl StoredFile for Handle {
             .extend_from_slice(&bytes[..written]);
         disk.alive()?;
         Ok(written)
+    }
+
+    fn overwrite(&self, bytes: &[u8]) -> io::Result<usize> {
+        assert!(
+            bytes.len() <= 512,
+            "more than a sector is not written whole"
+        );
+        let mut disk = self.disk.disk();
+        let go = disk.change()?;
+        if matches!(go, Go::Half) && !disk.dead {
+            return Ok(0);
+        }
+        disk.nodes[self.node].now[..bytes.len()].copy_from_slice(bytes);
+        disk.alive()?;
+        Ok(bytes.len())
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {

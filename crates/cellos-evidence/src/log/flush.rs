@@ -9,10 +9,17 @@ use std::{
 };
 
 use super::{
-    Durability, EventLog, LogError, rotation::Flushed, segments::folder_of, storage::StoredFile,
+    Durability, EventLog, LogError,
+    recovery::whole,
+    rotation::Flushed,
+    segments::folder_of,
+    storage::{FileId, Kind, Make, StoredFile},
     writer::Inner,
 };
-use crate::{head, line::Tail};
+use crate::{
+    head::{self, HEAD_BYTES, Head},
+    line::Tail,
+};
 
 /// What has been flushed.
 #[derive(Default)]
@@ -25,6 +32,12 @@ pub(super) struct Flush {
     folder: AtomicBool,
     /// Whether a flush has failed.
     lost: AtomicBool,
+}
+
+/// The file of the head.
+pub(super) struct HeadFile {
+    file: Arc<dyn StoredFile>,
+    id: FileId,
 }
 
 /// How far the flushes went.
@@ -137,26 +150,90 @@ impl Inner {
             flush.folder.store(false, Ordering::Relaxed);
         }
         if tail.next_seq > 0 {
-            self.locked(|_| self.write_head(&tail))?;
+            self.locked(|state| self.write_head(&mut state.head_file, &tail))?;
         }
         done.next_seq = tail.next_seq;
         Ok(())
     }
 
-    /// Writes the head, unless there is one that is further already. The lock is held.
-    pub(super) fn write_head(&self, tail: &Tail) -> Result<(), LogError> {
-        let path = &self.config.path;
-        let further = self
-            .head()?
-            .is_some_and(|head| head.log_id == tail.log_id && head.next_seq >= tail.next_seq);
+    /// Writes the head, unless there is one that is further already. The lock is held, and `open` is
+    /// the file that was written to last.
+    ///
+    /// The file is written over in place: a new one in its place would be an inode and two names
+    /// more in what the next flush has to wait for.
+    pub(super) fn write_head(
+        &self,
+        open: &mut Option<HeadFile>,
+        tail: &Tail,
+    ) -> Result<(), LogError> {
+        let path = head::path_of(&self.config.path);
+        let there = self
+            .storage
+            .identity(&path)
+            .map_err(|source| LogError::io(&path, "look for it", source))?;
+        let had = open.take().filter(|had| Some(had.id) == there);
+        let file = match had {
+            Some(had) => Some(had),
+            None => self.open_head(&path)?,
+        };
+        let old = match &file {
+            Some(had) => self.head_in(&path, &*had.file)?,
+            None => self.head()?,
+        };
+        let further =
+            old.is_some_and(|head| head.log_id == tail.log_id && head.next_seq >= tail.next_seq);
         if further {
+            *open = file;
             return Ok(());
         }
         let head = head::write(tail, self.config.clock.now(), self.signer());
         let head = head.map_err(|source| LogError::Sign {
-            path: path.clone(),
+            path: self.config.path.clone(),
             source: Arc::new(source),
         })?;
-        self.replace(&head::path_of(path), &head, Flushed::No)
+        match file {
+            Some(had) if head.len() == HEAD_BYTES => {
+                overwrite(&path, &*had.file, &head)?;
+                *open = Some(had);
+                Ok(())
+            }
+            _ => self.replace(&path, &head, Flushed::No),
+        }
     }
+
+    /// The head in an open file; `None` where somebody has damaged it.
+    fn head_in(&self, path: &Path, file: &dyn StoredFile) -> Result<Option<Head>, LogError> {
+        let mut bytes = [0; HEAD_BYTES];
+        match file.read_exact_at(&mut bytes, 0) {
+            Ok(()) => Ok(whole(path, &bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(LogError::io(path, "read it", error)),
+        }
+    }
+
+    /// Opens the head where it can be written over.
+    fn open_head(&self, path: &Path) -> Result<Option<HeadFile>, LogError> {
+        let file = match self.storage.open(path, Make::NeverToAppend) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(LogError::open(path, error)),
+        };
+        let status = file
+            .status()
+            .map_err(|source| LogError::io(path, "look at it", source))?;
+        let whole = status.kind == Kind::Regular && status.size == HEAD_BYTES as u64;
+        Ok(whole.then_some(HeadFile {
+            file,
+            id: status.id,
+        }))
+    }
+}
+
+fn overwrite(path: &Path, file: &dyn StoredFile, head: &[u8]) -> Result<(), LogError> {
+    match file.overwrite(head) {
+        Ok(written) if written == head.len() => Ok(()),
+        Ok(_) => Err(std::io::ErrorKind::StorageFull.into()),
+        Err(error) => Err(error),
+    }
+    .map_err(|source| LogError::io(path, "write to it", source))
 }

@@ -14,6 +14,7 @@ mod recovery;
 mod rotation;
 mod segments;
 mod storage;
+mod wait;
 mod writer;
 
 use std::{

@@ -198,7 +198,7 @@ impl Inner {
     }
 
     /// Reads a small file beside the log; `None` where there is none, or one that is larger.
-    fn read_small(&self, path: PathBuf) -> Result<Option<Vec<u8>>, LogError> {
+    pub(super) fn read_small(&self, path: PathBuf) -> Result<Option<Vec<u8>>, LogError> {
         let file = match self.storage.open(&path, Make::Never) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -283,13 +283,7 @@ impl Inner {
         let Some(bytes) = self.read_small(path.clone())? else {
             return Ok(None);
         };
-        match head::parse(&path, &bytes) {
-            Ok(head) => Ok(Some(head)),
-            Err(error) => {
-                tracing::warn!(%error, "the head of the event log cannot be read");
-                Ok(None)
-            }
-        }
+        Ok(whole(&path, &bytes))
     }
 
     fn compare_with_head(
@@ -464,6 +458,13 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// The head that bytes are, where they are one.
+pub(super) fn whole(path: &Path, bytes: &[u8]) -> Option<Head> {
+    head::parse(path, bytes)
+        .inspect_err(|error| tracing::warn!(%error, "the head of the event log cannot be read"))
+        .ok()
 }
 
 fn unnoted(kept: &Path) -> PathBuf {

@@ -62,7 +62,7 @@ impl Inner {
         let live = self.make_live(state)?;
         self.flush.sync_file(path, &*live.file)?;
         let body = self.examine(state, &live)?;
-        self.write_head(&state.tail)?;
+        self.write_head(&mut state.head_file, &state.tail)?;
         let seal = body.write(self.signer()).map_err(|source| LogError::Sign {
             path: path.clone(),
             source: Arc::new(source),

@@ -15,6 +15,8 @@ pub(super) type FileId = (u64, u64);
 pub(super) enum Make {
     /// Only what is there.
     Never,
+    /// Only what is there, to be written over instead of appended to.
+    NeverToAppend,
     /// It is made if it is missing, with mode 0600.
     IfMissing,
     /// It must not be there yet.
@@ -56,6 +58,10 @@ pub(super) enum Kind {
 pub(super) trait StoredFile: Send + Sync {
     /// Writes at the end; how much was written.
     fn append(&self, bytes: &[u8]) -> io::Result<usize>;
+    /// Writes over what the file begins with; how much was written. Up to a sector is written whole
+    /// or not at all, whatever dies: the kernel looks for a signal that ends the process before it
+    /// copies a page, and not while it does.
+    fn overwrite(&self, bytes: &[u8]) -> io::Result<usize>;
     /// Fills the buffer from an offset on.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
     fn status(&self) -> io::Result<Status>;
@@ -73,16 +79,13 @@ pub(super) struct Kernel;
 impl Storage for Kernel {
     fn open(&self, path: &Path, make: Make) -> io::Result<Arc<dyn StoredFile>> {
         // O_NONBLOCK: opening a FIFO must not wait for its other end.
-        let flags = OFlags::RDWR
-            | OFlags::APPEND
-            | OFlags::CLOEXEC
-            | OFlags::NOFOLLOW
-            | OFlags::NONBLOCK
-            | OFlags::NOCTTY;
+        let flags =
+            OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         let flags = match make {
-            Make::Never => flags,
-            Make::IfMissing => flags | OFlags::CREATE,
-            Make::New => flags | OFlags::CREATE | OFlags::EXCL,
+            Make::Never => flags | OFlags::APPEND,
+            Make::NeverToAppend => flags,
+            Make::IfMissing => flags | OFlags::APPEND | OFlags::CREATE,
+            Make::New => flags | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL,
         };
         let file: File = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?.into();
         Ok(Arc::new(file))
@@ -129,6 +132,12 @@ impl StoredFile for File {
     fn append(&self, bytes: &[u8]) -> io::Result<usize> {
         Ok(rustix::io::retry_on_intr(|| {
             rustix::io::write(self, bytes)
+        })?)
+    }
+
+    fn overwrite(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::retry_on_intr(|| {
+            rustix::io::pwrite(self, bytes, 0)
         })?)
     }
 

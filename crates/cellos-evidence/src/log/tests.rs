@@ -645,6 +645,99 @@ fn a_lock_that_is_held_is_waited_for_and_then_refused() {
 }
 
 #[test]
+fn whoever_waits_behind_others_that_append_is_not_refused() {
+    let (_folder, path) = folder();
+    let log = EventLog::open(signed(&path)).unwrap();
+    let mut tail = log.append(&[event("a")]).unwrap().tail;
+    let lock = fs::File::open(super::beside(&path, "lock")).unwrap();
+    lock.lock().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Longer than anybody waits for a log to which nothing happens.
+            for number in 0..60 {
+                std::thread::sleep(Duration::from_millis(100));
+                let event = event(&format!("other-{number}"));
+                let lines = line::encode(&mut tail, &[event], Some(&*signer())).unwrap();
+                let mut file = fs::File::options().append(true).open(&path).unwrap();
+                std::io::Write::write_all(&mut file, &lines).unwrap();
+            }
+            lock.unlock().unwrap();
+        });
+        log.append(&[event("b")]).unwrap();
+    });
+    let ids = on_disk(&path);
+    assert_eq!((ids.len(), ids.last().unwrap().as_str()), (62, "b"));
+}
+
+#[test]
+fn a_head_is_written_over_in_place() {
+    use std::os::unix::fs::MetadataExt;
+    let (_folder, path) = folder();
+    let log = EventLog::open(signed(&path)).unwrap();
+    let other = EventLog::open(signed(&path)).unwrap();
+    let head_path = head::path_of(&path);
+    let head = |expected: u64| {
+        let head = head::read(&head_path).unwrap().unwrap();
+        assert!(head.verify(&signer().verifying_key()));
+        assert_eq!(head.next_seq, expected);
+        let metadata = fs::metadata(&head_path).unwrap();
+        assert_eq!(metadata.len(), head::HEAD_BYTES as u64);
+        metadata.ino()
+    };
+    let flush = |log: &EventLog, id| {
+        log.append(&[event(id)]).unwrap();
+        log.sync().unwrap();
+    };
+    flush(&log, "a");
+    let first = head(1);
+    for number in 2..6 {
+        flush(if number % 2 == 0 { &log } else { &other }, "b");
+        assert_eq!(head(number), first);
+    }
+    // Somebody restored another file in its place, or left half of one.
+    fs::copy(&head_path, super::beside(&path, "copy")).unwrap();
+    fs::rename(super::beside(&path, "copy"), &head_path).unwrap();
+    flush(&log, "c");
+    assert_ne!(head(6), first);
+    fs::write(&head_path, "{\"head\"").unwrap();
+    flush(&log, "d");
+    head(7);
+    fs::remove_file(&head_path).unwrap();
+    flush(&log, "e");
+    head(8);
+}
+
+#[test]
+fn a_head_is_read_whole_while_it_is_written() {
+    let (_folder, path) = folder();
+    let config = || LogConfig {
+        durability: Durability::Process,
+        ..signed(&path)
+    };
+    let log = EventLog::open(config()).unwrap();
+    log.append(&[event("a")]).unwrap();
+    log.sync().unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let (mut reads, mut last) = (0, 0);
+            while !done.load(std::sync::atomic::Ordering::Relaxed) || reads == 0 {
+                let head = head::read(&head::path_of(&path)).unwrap().unwrap();
+                assert!(head.verify(&signer().verifying_key()));
+                assert!(head.next_seq >= last);
+                (reads, last) = (reads + 1, head.next_seq);
+            }
+        });
+        for _ in 0..300 {
+            log.append(&[event("b")]).unwrap();
+            log.sync().unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        reader.join().unwrap();
+    });
+}
+
+#[test]
 fn a_machine_crash_may_cost_a_log_without_flushes_its_end_but_never_unnoticed() {
     let path = Path::new("/log/events.jsonl");
     let disk = FaultyStorage::default();

@@ -4,8 +4,6 @@ use std::{
     io,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread,
-    time::{Duration, Instant},
 };
 
 use cellos_core::{CloudEventV1, signing::Signer};
@@ -15,20 +13,17 @@ use super::{
     LogConfig, LogError, Segment,
     end::Signing,
     error::is_full,
-    flush::Flush,
+    flush::{Flush, HeadFile},
     group::{Group, Request, Slot, Word},
     notes::Note,
     segments::Names,
     storage::{FileId, Kernel, Kind, Make, Storage, StoredFile},
+    wait::{Progress, Wait},
 };
-use crate::line::{self, EncodeError, MAX_LINES_PER_SIGNATURE, PreparedEvent, Tail};
-
-/// Longest wait for another process's lock, which is held for microseconds, and while a segment is
-/// sealed for less than a second. Reached only when that process was stopped meanwhile, or when
-/// a foreign program locks the file.
-const LOCK_WAIT: Duration = Duration::from_secs(2);
-/// First and longest time between two tries for the lock.
-const LOCK_RETRY: (Duration, Duration) = (Duration::from_micros(20), Duration::from_millis(1));
+use crate::{
+    head,
+    line::{self, EncodeError, MAX_LINES_PER_SIGNATURE, PreparedEvent, Tail},
+};
 
 /// Lines that were appended together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +70,8 @@ pub(super) struct State {
     pub(super) notes: Vec<Note>,
     /// Whether the log has been compared with its head.
     pub(super) head: Compared,
+    /// The file that the head was written to last.
+    pub(super) head_file: Option<HeadFile>,
 }
 
 /// Whether a log has been compared with its head.
@@ -126,6 +123,7 @@ impl EventLog {
             last_segment: None,
             notes: Vec::new(),
             head: Compared::NotYet,
+            head_file: None,
         };
         let inner = Inner {
             names,
@@ -274,8 +272,7 @@ impl Inner {
 
     fn lock(&self, state: &mut State) -> Result<Locked, LogError> {
         let path = &self.config.path;
-        let start = Instant::now();
-        let mut pause = LOCK_RETRY.0;
+        let mut wait = Wait::default();
         loop {
             let got = state.lock.try_lock();
             if got.map_err(|source| LogError::io(path, "lock it", source))? {
@@ -288,14 +285,23 @@ impl Inner {
                 drop(locked);
                 (state.lock, state.lock_id) = open_lock(&*self.storage, path)?;
             }
-            if start.elapsed() >= LOCK_WAIT {
+            if wait.is_over(|| self.progress()) {
                 return Err(LogError::Locked {
                     path: path.clone(),
-                    waited_ms: start.elapsed().as_millis(),
+                    waited_ms: wait.waited_ms(),
                 });
             }
-            thread::sleep(pause);
-            pause = (pause * 2).min(LOCK_RETRY.1);
+            wait.pause();
+        }
+    }
+
+    /// How far others are. What cannot be looked at does not move.
+    fn progress(&self) -> Progress {
+        let path = &self.config.path;
+        let live = self.storage.open(path, Make::Never).ok();
+        Progress {
+            live: live.and_then(|file| file.status().ok()),
+            head: self.read_small(head::path_of(path)).ok().flatten(),
         }
     }
 

@@ -5,7 +5,9 @@ use std::{
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
 };
 
 use cellos_evidence::log::{EventLog, Rotation, Segments};
@@ -18,6 +20,9 @@ const FILE: &str = "CELLOS_EVIDENCE_TEST_LOG";
 const NAME: &str = "CELLOS_EVIDENCE_TEST_WRITER";
 const WRITERS: usize = 8;
 const EVENTS: usize = 200;
+/// Writers of the crowd, and what each of them appends.
+const CROWD: usize = 100;
+const CROWD_EVENTS: usize = 10;
 /// Small, so that everybody rotates the log and follows the others' rotations.
 const SEGMENT_BYTES: u64 = 100_000;
 
@@ -129,4 +134,58 @@ fn killed_writers_lose_nothing_that_they_were_told_is_kept() {
         assert!(ids.contains(&id) && ids.contains(&format!("{id}+")), "{id}");
     }
     assert!(ids.contains(&format!("survivor-{}", EVENTS - 1)));
+}
+
+#[test]
+fn a_crowd_of_processes_on_a_busy_machine_gets_every_event_in() {
+    if let (Ok(path), Ok(name)) = (env::var(FILE), env::var(NAME)) {
+        let mut line = String::new();
+        // All begin when the last of them is there.
+        std::io::stdin().read_line(&mut line).unwrap();
+        let log = EventLog::open(config(Path::new(&path))).unwrap();
+        for number in 0..CROWD_EVENTS {
+            log.append(&[event(&format!("{name}-{number}"), "")])
+                .unwrap();
+            log.sync().unwrap();
+        }
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 * thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let mut writers: Vec<_> = (0..CROWD)
+            .map(|number| {
+                Command::new(env::current_exe().unwrap())
+                    .args(["--exact", test_name!(), "--nocapture"])
+                    .env(FILE, &path)
+                    .env(NAME, format!("w{number}"))
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::inherit())
+                    .spawn()
+                    .unwrap()
+            })
+            .collect();
+        let start = Instant::now();
+        for writer in &mut writers {
+            drop(writer.stdin.take());
+        }
+        let ends: Vec<_> = writers
+            .iter_mut()
+            .map(|writer| writer.wait().unwrap())
+            .collect();
+        done.store(true, Ordering::Relaxed);
+        assert!(ends.iter().all(|end| end.success()), "{ends:?}");
+        eprintln!("the crowd took {:?}", start.elapsed());
+    });
+    let ids = ids(&path);
+    assert_eq!(ids.len(), CROWD * CROWD_EVENTS);
 }
