@@ -14,6 +14,18 @@ pub const MAX_DEPTH: usize = 128;
 /// Integers of at most this many digits are exact in every reader.
 const EXACT_DIGITS: usize = 15;
 
+/// The bytes at which the inside of a string is more than itself: quotes, escapes, what may not stand
+/// there, and what is not ASCII.
+const SPECIAL: [bool; 256] = {
+    let mut special = [false; 256];
+    let mut byte = 0;
+    while byte < special.len() {
+        special[byte] = byte < 0x20 || byte >= 0x80 || byte == 0x22 || byte == 0x5c;
+        byte += 1;
+    }
+    special
+};
+
 /// Why bytes are not canonical JSON. Places are offsets in bytes, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotCanonical {
@@ -198,6 +210,9 @@ impl<'a> Scan<'a> {
         let start = self.at;
         let mut plain = true;
         loop {
+            let rest = &self.bytes[self.at..];
+            let run = rest.iter().position(|byte| SPECIAL[usize::from(*byte)]);
+            self.at += run.unwrap_or(rest.len());
             match self.peek() {
                 Some(b'"') => {
                     let raw = &self.text[start..self.at];
@@ -209,8 +224,8 @@ impl<'a> Scan<'a> {
                     self.escape()?;
                 }
                 None | Some(0..0x20) => return Err(NotCanonical::Syntax(self.at)),
-                Some(byte) => {
-                    plain &= byte.is_ascii();
+                Some(_) => {
+                    plain = false;
                     self.at += 1;
                 }
             }
