@@ -1,8 +1,8 @@
 //! Many cells by one supervisor, as a long-running process has them. Prints one figure a line;
 //! `cargo xtask bench` runs it and sets the figures against the alternatives.
 //!
-//! Each cell has everything on: a complete run with its evidence in a JSON Lines file, its record
-//! in the state folder, all isolation. Fails if any cell does not end as it should.
+//! Each cell has everything on: a complete run with its evidence in a signed log, flushed to the disk
+//! at every change of phase, its record in the state folder, all isolation. Fails if any cell does not end as it should.
 
 use std::{
     error::Error,
@@ -21,10 +21,11 @@ use cellos_core::{
         CellBackend, CellHandle,
         workload::{Streams, WorkloadControl},
     },
+    signing::SoftwareSigner,
 };
+use cellos_evidence::log::{EventLog, LogConfig};
 use cellos_host_linux::LinuxBackend;
 use cellos_isolation::{Launcher, LauncherOptions, Warm};
-use cellos_sinks::{JsonlConfig, JsonlSink};
 use cellos_supervisor::{RunRequest, StopRequests, Supervisor, state::StateFolder};
 
 /// Runs measured at each concurrency, after as many unmeasured ones as are measured at once.
@@ -60,9 +61,12 @@ fn measure(options: LauncherOptions) -> Result<(), Failure> {
         let folder = std::env::temp_dir().join(format!("cellos-many-cells-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
         let backend = Arc::new(LinuxBackend::new(launcher, &options)?);
-        let events = folder.join("events.jsonl");
+        let log = EventLog::open(LogConfig {
+            signer: Some(Arc::new(SoftwareSigner::from_seed("bench", [7; 32]))),
+            ..LogConfig::new(folder.join("events.jsonl"))
+        })?;
         let supervisor = Supervisor::new(backend.clone())
-            .events(Arc::new(JsonlSink::open(JsonlConfig::new(&events))?))
+            .events(Arc::new(log))
             .state(StateFolder::open(folder.join("state"))?);
         let cells = Arc::new(Cells {
             supervisor,

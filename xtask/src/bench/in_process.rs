@@ -19,9 +19,24 @@ use crate::workspace::Workspace;
 
 const MANY_CELLS: &str = "many_cells";
 const MACHINES: &str = "machines";
+const EVIDENCE: &str = "evidence_cost";
 
 /// How the figure begins that the others are set against.
 const PLAIN_QEMU: &str = "QEMU alone";
+
+/// How the figures of evidence begin that others are set against, and how those others begin.
+const EVIDENCE_PAIRS: [(&str, &str); 4] = [
+    (
+        "plain lines, a disk flush after each line",
+        "signed events by 1 producer",
+    ),
+    (
+        "plain lines, a disk flush after each 64",
+        "signed events by 64 producers",
+    ),
+    ("p50 of a cell, without evidence", "p50 of a cell, evidence"),
+    ("their signatures alone, in batches", "lines verified"),
+];
 
 /// A line of the program.
 #[derive(Debug, PartialEq)]
@@ -38,6 +53,42 @@ pub(crate) fn measure(
     let heading = "\n### In one process: many cells by one supervisor\n\n";
     let figures = run(workspace, MANY_CELLS, &[])?;
     Ok(format!("{heading}{}", tabulate(&figures, reference)))
+}
+
+/// What evidence costs, each figure beside that of the same work without it, from the same run.
+pub(crate) fn measure_evidence(workspace: &Workspace) -> Result<String, TaskError> {
+    let heading = "\n### Evidence\n\n";
+    let figures = run(workspace, EVIDENCE, &[])?;
+    Ok(format!("{heading}{}", tabulate_evidence(&figures)))
+}
+
+fn tabulate_evidence(figures: &[Figure]) -> String {
+    let mut text = String::from("| measure | value | unit | ratio to what stands beside it |\n");
+    text.push_str("| --- | ---: | --- | --- |\n");
+    for figure in figures {
+        let pair = EVIDENCE_PAIRS
+            .iter()
+            .find(|(_, ours)| figure.measure.starts_with(ours))
+            .and_then(|(plain, _)| {
+                let plain = figures
+                    .iter()
+                    .find(|other| other.measure.starts_with(plain))?;
+                Some(format!(
+                    "{:.2} × {}",
+                    figure.value / plain.value,
+                    plain.measure
+                ))
+            });
+        let _ = writeln!(
+            text,
+            "| {} | {:.2} | {} | {} |",
+            figure.measure,
+            figure.value,
+            figure.unit,
+            pair.unwrap_or_default()
+        );
+    }
+    text
 }
 
 /// Cells in virtual machines, from the bundle that the gate makes.
@@ -161,6 +212,25 @@ mod tests {
             text.contains("| cells, 32 at once | 900.50 | 1/s |  |"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn evidence_is_set_against_the_same_work_without_it() {
+        let figure = |measure: &str, value| Figure {
+            measure: measure.to_owned(),
+            value,
+            unit: "1/s".to_owned(),
+        };
+        let text = tabulate_evidence(&[
+            figure("lines verified, each signed", 30.0),
+            figure("their signatures alone, in batches", 40.0),
+            figure("their signatures alone, one by one", 20.0),
+        ]);
+        assert!(
+            text.contains("| 30.00 | 1/s | 0.75 × their signatures alone, in batches |"),
+            "{text}"
+        );
+        assert!(text.contains("| 20.00 | 1/s |  |"), "{text}");
     }
 
     #[test]
