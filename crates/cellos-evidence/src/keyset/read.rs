@@ -164,12 +164,11 @@ fn follow(
             .map(|(kid, key)| (kid.to_owned(), *key))
             .collect(),
     };
-    believed.extend(
-        before
-            .unrevoked()
-            .iter()
-            .map(|(kid, key)| (kid.to_owned(), *key)),
-    );
+    let signers = match trust {
+        Trust::SelfContained => before.unrevoked(),
+        Trust::Anchored(_) => lasting(before),
+    };
+    believed.extend(signers.iter().map(|(kid, key)| (kid.to_owned(), *key)));
     let verified = verify(index, envelope, &believed.into_iter().collect(), now)?;
     let mut newest = published(index, &verified)?;
     let (Some(old), Some(new)) = (&before.published, &mut newest.published) else {
@@ -209,6 +208,19 @@ fn follow(
         }
     }
     Ok(newest)
+}
+
+/// The keys that may say what comes next: not revoked, and with no end before that of another one.
+/// A key that has an end while another goes on has been replaced, and whoever gets hold of it later
+/// could date an envelope back.
+fn lasting(before: &Keyset) -> TrustVerifyKeys {
+    let end = |key: &KeysetKey| key.not_after.unwrap_or(Timestamp::MAX);
+    let unrevoked = || before.iter().filter(|(_, key)| key.revoked.is_none());
+    let last = unrevoked().map(|(_, key)| end(key)).max();
+    unrevoked()
+        .filter(|(_, key)| Some(end(key)) == last)
+        .map(|(kid, key)| (kid.to_owned(), key.public))
+        .collect()
 }
 
 fn verify(

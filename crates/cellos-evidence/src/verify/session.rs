@@ -147,7 +147,10 @@ impl<'a> Session<'a> {
     fn report(&mut self, mut finding: Finding) {
         let detail = &mut finding.detail;
         if detail.len() > MAX_DETAIL_BYTES {
-            detail.truncate(detail.floor_char_boundary(MAX_DETAIL_BYTES));
+            let end = (0..=MAX_DETAIL_BYTES)
+                .rfind(|at| detail.is_char_boundary(*at))
+                .unwrap_or_default();
+            detail.truncate(end);
             detail.push('…');
         }
         let count = self.summary.counts.entry(finding.kind).or_default();

@@ -178,6 +178,35 @@ fn a_revoked_key_signs_no_later_keyset() {
 }
 
 #[test]
+fn a_key_that_was_replaced_brings_no_other_in() {
+    let first = envelope(vec![entry("k1")], &["k1"], None);
+    let mut old = entry("k1");
+    old.not_after = Some(moment("2026-03-01T00:00:00Z"));
+    let second = envelope(vec![old.clone(), entry("k2")], &["k1", "k2"], Some(&first));
+    // Its holder says today, or then, that there is one more key.
+    let forged = envelope(
+        vec![old.clone(), entry("k2"), entry("k9")],
+        &["k1", "k9"],
+        Some(&second),
+    );
+    let chain = [first.clone(), second.clone(), forged];
+    assert!(parse_chain(&chain, &anchored(&["k2"])).is_err());
+    // The key that replaced it may, and the chain is believed from the first key on as well.
+    let third = envelope(
+        vec![old, entry("k2"), entry("k3")],
+        &["k2", "k3"],
+        Some(&second),
+    );
+    for anchor in ["k1", "k2"] {
+        let keys = parse_chain(
+            &[first.clone(), second.clone(), third.clone()],
+            &anchored(&[anchor]),
+        );
+        assert!(keys.unwrap().get("k3").is_some(), "{anchor}");
+    }
+}
+
+#[test]
 fn later_envelopes_take_nothing_back() {
     let first = envelope(vec![entry("k1"), revoked("k2")], &["k1"], None);
     let unrevoked = envelope(vec![entry("k1"), entry("k2")], &["k1"], Some(&first));
