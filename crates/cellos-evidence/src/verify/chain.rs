@@ -388,8 +388,11 @@ impl<'k> Chain<'k> {
         for member in std::mem::take(&mut self.group) {
             self.unsigned(session, member);
         }
-        if self.signatures.is_none() {
-            session.settle();
+        match &mut self.signatures {
+            None => session.settle(),
+            // Nothing else would give them theirs where no line is signed.
+            Some(signatures) if session.many_wait() => signatures.flush(session),
+            Some(_) => {}
         }
     }
 
@@ -440,6 +443,10 @@ impl<'k> Chain<'k> {
             && let Some(detail) = session.expired(sealed.seal.kid.as_deref())
         {
             sealed.is_vouched = false;
+            // Lines without signatures are believed for their seal alone.
+            if !self.is_signed {
+                session.break_waiting();
+            }
             let place = session.place(0);
             let detail = format!("its seal: {detail}");
             session.find(place, FindingKind::KeyOutsideValidity, detail);
@@ -449,6 +456,9 @@ impl<'k> Chain<'k> {
             self.report_unsigned(session);
         }
         if let Some((kind, detail)) = self.sealed.take().and_then(|it| it.fault(self.last)) {
+            if !self.is_signed {
+                session.break_waiting();
+            }
             let place = session.place(0);
             session.find(place.clone(), kind, detail);
             session.missing_before(place);

@@ -33,7 +33,9 @@ pub use report::{
     Lines, LogFormat, MAX_FINDINGS_PER_KIND, NotAHead, Observer, PublishedHead, Silent, Summary,
     Unchecked, Verdict,
 };
-pub use session::{CLOCK_TOLERANCE, ID_WINDOW, MAX_BROKEN_RUNS, MAX_DETAIL_BYTES};
+pub use session::{
+    CLOCK_TOLERANCE, ID_WINDOW, MAX_BROKEN_RUNS, MAX_DETAIL_BYTES, MAX_WAITING_RUNS,
+};
 pub use signatures::BATCH_SIGNATURES;
 
 use crate::{

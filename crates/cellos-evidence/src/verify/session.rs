@@ -30,6 +30,9 @@ pub const ID_WINDOW: usize = 1 << 18;
 /// Of how many runs is kept that a line of theirs cannot be believed. Beyond, no run is believed.
 pub const MAX_BROKEN_RUNS: usize = 1 << 16;
 
+/// Most runs that wait for their verdict while nothing in the log is signed that they could wait
+/// for.
+pub const MAX_WAITING_RUNS: usize = 4096;
 /// Longest text of a finding, in bytes: it quotes the log, in which a key's id may fill a line.
 pub const MAX_DETAIL_BYTES: usize = 1024;
 
@@ -255,6 +258,18 @@ impl<'a> Session<'a> {
         } else {
             let detail = format!("event id {:?} stands here again", facts.id);
             self.find(place.clone(), FindingKind::DuplicateId, detail);
+        }
+    }
+
+    /// Whether so many runs wait for their verdict that no more should.
+    pub(super) fn many_wait(&self) -> bool {
+        self.waiting.len() >= MAX_WAITING_RUNS
+    }
+
+    /// No run that ended since verdicts were given last can be believed.
+    pub(super) fn break_waiting(&mut self) {
+        for ended in &mut self.waiting {
+            ended.incomplete = true;
         }
     }
 

@@ -303,6 +303,14 @@ fn an_expired_key_vouches_for_no_later_lines() {
     };
     // A true one: the log was unsigned, and sealed when it got its signer.
     assert_eq!(check_by(NEW, "2026-01-02T03:05:00Z"), []);
+    // Lines that were changed after they had been sealed: no run of theirs is believed.
+    let segment = place("events.000000000000-000000000005.jsonl");
+    let text = String::from_utf8(lines.concat()).unwrap();
+    fs::write(&segment, text.replacen("3600", "3601", 2)).unwrap();
+    let checked = check_file(&place("events.jsonl"), &with_keys(&keys));
+    assert!(errors(&checked).contains(&FindingKind::SealBroken));
+    assert_eq!(checked.summary.runs_well, 0);
+    fs::write(&segment, text).unwrap();
     // An invented one, by the holder of a key that expired before these events.
     let found = check_by(OLD, "2026-01-02T03:04:00Z");
     assert!(
@@ -385,4 +393,47 @@ fn a_name_as_long_as_a_line_does_not_fill_the_report() {
     for finding in &checked.recorder.findings {
         assert!(finding.detail.len() <= MAX_DETAIL_BYTES + '…'.len_utf8());
     }
+}
+
+/// Counts verdicts, and those that came before anything was found.
+#[derive(Default)]
+struct Early {
+    verdicts: usize,
+    early: usize,
+    found: bool,
+}
+
+impl Observer for Early {
+    fn finding(&mut self, _: &Finding) {
+        self.found = true;
+    }
+    fn verdict(&mut self, _: &Verdict) {
+        self.verdicts += 1;
+        self.early += usize::from(!self.found);
+    }
+    fn progress(&mut self, _: u64) {}
+}
+
+#[test]
+fn runs_of_a_log_that_nobody_signed_do_not_pile_up() {
+    let mut tail = Tail::of_new_log("01LOG");
+    let mut text = Vec::new();
+    let runs = 2 * MAX_WAITING_RUNS;
+    for run in 0..runs {
+        let run = format!("r{run}");
+        let events = [
+            event(&format!("{run}-a"), "started", &run, 0),
+            event(&format!("{run}-b"), "destroyed", &run, 1),
+        ];
+        text.extend(line::encode(&mut tail, &events, None).unwrap());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.jsonl");
+    fs::write(&path, text).unwrap();
+    let keys = keyset();
+    let mut early = Early::default();
+    let summary = verify(&path, &with_keys(&keys), &mut early).unwrap();
+    assert_eq!((summary.runs_well, early.verdicts), (0, runs));
+    // The one finding about all lines comes at the end.
+    assert!(early.early >= MAX_WAITING_RUNS, "{}", early.early);
 }
