@@ -405,7 +405,7 @@ fn a_run_whose_part_of_the_log_is_not_in_order_is_not_attested() {
 fn a_run_that_anybody_could_have_written_is_not_attested() {
     let signing = Signing::new();
     succeeded(&signing.run(&["--run-id", "r1"], &["true"]));
-    failed(&signing.attest(&["r1"]), 125, "not signed");
+    failed(&signing.attest(&["r1"]), 125, "unsigned");
     let output = signing.attest(&["r1", "--allow-findings"]);
     succeeded(&output);
     let stderr = String::from_utf8(output.stderr).unwrap();

@@ -220,7 +220,11 @@ pub(super) fn run(args: &AttestArgs, run: &str) -> Result<Exit, Failure> {
     let signer = signer(keys::configured(&args.signing)?)?;
     let keys = match &args.keys {
         Some(path) => Some(super::check::keyset(path)?),
-        None => keys::published_with(&args.signing, signer.as_ref())?,
+        // A key that is not published vouches for what it signed itself, and nothing else is believed.
+        None => Some(
+            keys::published_with(&args.signing, signer.as_ref())?
+                .unwrap_or_else(|| keys_of(signer.as_ref())),
+        ),
     };
     let attestor = Attestor {
         signer,
