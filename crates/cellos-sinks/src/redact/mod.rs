@@ -19,7 +19,7 @@ pub const DEFAULT_FIELDS: [&str; 3] = ["argv", "path", "reason"];
 
 /// What `defaults` stands for in a log that is evidence: [`DEFAULT_FIELDS`], and the fields of ours
 /// that repeat what those hold.
-pub const EVIDENCE_DEFAULT_FIELDS: [&str; 9] = [
+pub const EVIDENCE_DEFAULT_FIELDS: [&str; 11] = [
     "argv",
     "laterErrors",
     "path",
@@ -27,8 +27,10 @@ pub const EVIDENCE_DEFAULT_FIELDS: [&str; 9] = [
     "program",
     "reason",
     "reasonDetail",
+    "source",
     "sourcePath",
     "spawnError",
+    "target",
 ];
 /// Fields without which nobody can tell what an event is about, or check it. Log and verifier need
 /// them.

@@ -87,6 +87,7 @@ fn evidence_keeps_codes_and_what_it_is_checked_with() {
         "endedBy": "limit", "reason": "oom", "reasonDetail": "/bin/x --password=1",
         "laterErrors": ["x"], "spawnError": "x", "program": "/bin/x", "sourcePath": "/work/x",
         "problems": ["spec.run.argv[0]: x"],
+        "declared": {"mounts": [{"source": "/srv/x", "target": "/x", "access": "ro"}]},
         "nested": [{"reason": "admitted_for_backend"}, {"reason": "pool_not_allowed"},
             {"reason": "command exited with status 3"}],
     }));
@@ -97,6 +98,7 @@ fn evidence_keeps_codes_and_what_it_is_checked_with() {
             "endedBy": "limit", "reason": "oom", "reasonDetail": REDACTED,
             "laterErrors": [REDACTED], "spawnError": REDACTED, "program": REDACTED,
             "sourcePath": REDACTED, "problems": [REDACTED],
+            "declared": {"mounts": [{"source": REDACTED, "target": REDACTED, "access": "ro"}]},
             "nested": [{"reason": "admitted_for_backend"}, {"reason": "pool_not_allowed"},
                 {"reason": REDACTED}],
         }))
