@@ -17,7 +17,7 @@ use crate::{
     exit::Exit,
     failure::Failure,
     intake::{Intake, IntakeError},
-    say::GOOD,
+    say::{self, GOOD},
 };
 
 /// Says whether documents would be admitted, and everything that is wrong with them.
@@ -91,7 +91,7 @@ pub(crate) fn run(args: &ValidateArgs) -> Result<Exit, Failure> {
             documents: &findings,
         };
         let text = serde_json::to_string_pretty(&report).map_err(Failure::program)?;
-        writeln!(std::io::stdout().lock(), "{text}")?;
+        writeln!(std::io::stdout().lock(), "{}", say::harmless_json(&text))?;
     }
     let has = |verdict| findings.iter().any(|finding| finding.verdict == verdict);
     Ok(if has(Verdict::Unreadable) {

@@ -417,3 +417,32 @@ fn a_run_that_cannot_be_put_on_record_does_not_begin() {
     assert_eq!(output.status.code(), Some(126), "{}", stderr(&output));
     assert!(output.stdout.is_empty());
 }
+
+/// JSON may hold any character as it is, and a terminal turns the line's order around for this one.
+#[test]
+fn what_a_hostile_log_holds_does_not_reach_a_terminal() {
+    let place = Place::new();
+    let event = "{\"specversion\":\"1.0\",\"id\":\"\u{202e}\",\"source\":\"\u{202e}\",\
+        \"type\":\"dev.cellos.events.cell.lifecycle.v1.started\u{202e}\",\"data\":{\"runId\":\"\u{202e}r\"}}\n";
+    let log = place.file("hostile.jsonl", event.repeat(2));
+    let log = log.to_str().unwrap();
+    let document = place.file(
+        "hostile.json",
+        "{\"apiVersion\":\"\u{202e}\",\"kind\":\"\u{202e}\",\"spec\":{\"\u{202e}\":1}}",
+    );
+    let document = document.to_str().unwrap();
+    for call in [
+        &["verify", log][..],
+        &["verify", "--json", log],
+        &["ps", "--all", "--log", log],
+        &["ps", "--all", "--json", "--log", log],
+        &["validate", "--json", document],
+    ] {
+        let output = place.cellos(call).output().unwrap();
+        assert!(!output.stdout.is_empty(), "{call:?}");
+        for bytes in [&output.stdout, &output.stderr] {
+            let text = String::from_utf8_lossy(bytes);
+            assert!(!text.contains('\u{202e}'), "{call:?}: {text}");
+        }
+    }
+}

@@ -12,7 +12,7 @@ use crate::{
     exit::Exit,
     failure::Failure,
     keys::{KeyFolder, KeysError, PrivateHalf},
-    say::harmless,
+    say::{harmless, harmless_json},
 };
 
 /// Lists the keys: public halves, validity, and which one signs
@@ -89,7 +89,7 @@ pub(super) fn run(args: &ShowArgs) -> Result<Exit, Failure> {
         writeln!(out, "{:#}", serde_json::json!(ring))?;
     } else if args.json {
         let report = as_json(&folder, &keyset, current.as_deref(), now);
-        writeln!(out, "{report}")?;
+        writeln!(out, "{}", harmless_json(&report.to_string()))?;
     } else {
         print(&mut out, &folder, &keyset, current.as_deref(), now)?;
     }

@@ -9,7 +9,7 @@ use cellos_evidence::{
 use serde_json::json;
 
 use super::progress::Progress;
-use crate::say::{GOOD, STRONG, WARNING, harmless};
+use crate::say::{GOOD, STRONG, WARNING, harmless, harmless_json};
 
 /// Version of the form of the JSON.
 const FORMAT: &str = "cellos.verify/1";
@@ -50,7 +50,7 @@ impl Report {
     pub(super) fn finish(mut self, summary: &Summary) -> io::Result<()> {
         self.progress.clear();
         match self.form {
-            Form::Json => self.line(&summary_json(summary).to_string()),
+            Form::Json => self.line(&harmless_json(&summary_json(summary).to_string())),
             Form::Text => self.line(&summary_text(summary)),
         }
         match self.failed {
@@ -71,7 +71,7 @@ impl Report {
 impl Observer for Report {
     fn finding(&mut self, finding: &Finding) {
         let line = match self.form {
-            Form::Json => finding_json(finding).to_string(),
+            Form::Json => harmless_json(&finding_json(finding).to_string()),
             Form::Text => finding_text(finding),
         };
         self.line(&line);
@@ -79,7 +79,7 @@ impl Observer for Report {
 
     fn verdict(&mut self, verdict: &Verdict) {
         let line = match self.form {
-            Form::Json => verdict_json(verdict).to_string(),
+            Form::Json => harmless_json(&verdict_json(verdict).to_string()),
             Form::Text if self.runs == Runs::All || !verdict.is_well() => verdict_text(verdict),
             Form::Text => return,
         };
