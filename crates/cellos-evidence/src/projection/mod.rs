@@ -7,6 +7,7 @@
 //! told from a new run; what comes later than that begins a run that has no end, or no start.
 
 mod admission;
+mod begin;
 mod ending;
 mod grants;
 mod parts;
@@ -40,6 +41,7 @@ pub use self::snapshot::{
 };
 pub use self::source::{NoEvent, event_in};
 use self::step::Step;
+pub(crate) use self::view::cut_to;
 pub use self::view::{Kept, MAX_KEPT, MAX_RUN_BYTES, MAX_TEXT_BYTES, RunView};
 use crate::{
     facts::{DataFacts, Facts},

@@ -289,7 +289,7 @@ impl RunView {
 }
 
 /// The beginning of a text, of at most so many bytes.
-pub(super) fn cut_to(text: &str, bytes: usize) -> &str {
+pub(crate) fn cut_to(text: &str, bytes: usize) -> &str {
     let mut end = bytes.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     facts::Facts,
     finding::{Finding, FindingKind, Place},
-    projection::{Projection, RunView},
+    projection::{Projection, RunView, cut_to},
 };
 
 /// How far the time of an event may lie before that of an earlier line. Several processes append
@@ -150,10 +150,7 @@ impl<'a> Session<'a> {
     fn report(&mut self, mut finding: Finding) {
         let detail = &mut finding.detail;
         if detail.len() > MAX_DETAIL_BYTES {
-            let end = (0..=MAX_DETAIL_BYTES)
-                .rfind(|at| detail.is_char_boundary(*at))
-                .unwrap_or_default();
-            detail.truncate(end);
+            detail.truncate(cut_to(detail, MAX_DETAIL_BYTES).len());
             detail.push('…');
         }
         let count = self.summary.counts.entry(finding.kind).or_default();

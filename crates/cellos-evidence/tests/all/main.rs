@@ -1,4 +1,4 @@
-//! The log among several processes, and on a disk that is really full.
+//! The log among several processes and on a disk that is really full, and what logs mean.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -6,7 +6,9 @@
 )]
 
 mod disk_full;
+mod meaning;
 mod processes;
+mod published;
 
 use std::{path::Path, sync::Arc};
 

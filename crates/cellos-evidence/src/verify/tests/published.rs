@@ -243,9 +243,8 @@ fn the_signed_seal_of_a_published_chain_is_checked_against_its_rows() {
             .collect::<Vec<_>>()
     };
     // Rows may follow a seal.
-    for rows in [10, 4] {
-        assert_eq!(check(&sealed_chain(rows, &hash(rows as usize - 1), 1)), []);
-    }
+    assert_eq!(check(&sealed_chain(10, &hash(9), 1)), []);
+    assert_eq!(check(&sealed_chain(4, &hash(3), 1)), []);
     assert_eq!(
         check(&sealed_chain(4, &hash(4), 1)),
         [FindingKind::SealBroken]

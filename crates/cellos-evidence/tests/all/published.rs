@@ -1,7 +1,5 @@
 //! What the published implementation writes is no finding, but for what it did not measure.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{path::PathBuf, sync::Arc};
 
 use cellos_evidence::{
