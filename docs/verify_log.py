@@ -40,7 +40,7 @@ def check_signature(keys, domain, body, said, sig):
 def check(keys, files):
     seq, log, prev, waiting = 0, None, None, 0
     # Whoever cuts the end off can take the head away too.
-    body, head, sig = parts(open(files[-1] + ".head", "rb").read().rstrip(b"\n"), b"head")
+    body, head, sig = parts(open(files[-1] + ".head", "rb").read().rstrip(b" \n"), b"head")
     check_signature(keys, b"cellos.log.head.v1\n", body, head, sig)
     for file in files:
         for line in open(file, "rb"):

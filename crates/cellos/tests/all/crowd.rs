@@ -77,10 +77,12 @@ fn a_hundred_cells_at_once_all_succeed() {
     let trial = Trial::new();
     let begun = Instant::now();
     // They all wait for the same file, so that they really are there at the same time.
-    let gate = place.path().join("gate");
+    let gates = place.path().join("gates");
+    fs::create_dir(&gates).unwrap();
+    let gate = gates.join("gate");
     let children: Vec<Child> = (0..CROWD)
         .map(|number| {
-            let mount = format!("{}:/gate", place.path().display());
+            let mount = format!("{}:/gate", gates.display());
             place
                 .cellos(&[
                     "run",
