@@ -13,7 +13,7 @@ use cellos_core::{
 use cellos_evidence::{
     keyset::{Keyset, KeysetKey},
     line::{self, Tail},
-    verify::{Checks, Silent, verify},
+    verify::{Checks, End, Silent, verify},
 };
 
 /// Lines of a log when the call does not say.
@@ -96,6 +96,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         drop(file);
         let checks = Checks {
             keys,
+            end: End::Open,
             ..Checks::default()
         };
         let mut best = f64::INFINITY;
