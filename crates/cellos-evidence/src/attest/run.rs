@@ -3,8 +3,6 @@
 mod signed;
 
 use std::{
-    fs::File,
-    io::{self, Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -17,7 +15,7 @@ use crate::{
     facts::Facts,
     finding::{Finding, FindingKind, Place, RunKey, Severity},
     keyset::Keyset,
-    line::{self, LineHash, MAX_LINE_BYTES, ParsedLine, genesis},
+    line::{self, LineHash, ParsedLine, genesis},
     log::{AtEnd, LineEnd, LogLine, LogReader, ReadError},
     projection::Projection,
     verify::canonical,
@@ -220,32 +218,6 @@ impl RunEvidence {
         let digest = stated("documentDigest").or_else(|| stated("specHash"))?;
         Some(digest.strip_prefix("sha256:").unwrap_or(digest))
     }
-}
-
-/// The number that the next line of a log gets, where its live file tells; else 0, from which on
-/// reading finds everything.
-#[must_use]
-pub fn next_number(path: &Path) -> u64 {
-    last_line(path)
-        .ok()
-        .and_then(|line| Some(line::parse(&line).ok()?.seq + 1))
-        .unwrap_or(0)
-}
-
-fn last_line(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let size = file.metadata()?.len();
-    let start = size.saturating_sub(2 * MAX_LINE_BYTES as u64);
-    file.seek(SeekFrom::Start(start))?;
-    let mut bytes = Vec::new();
-    file.take(2 * MAX_LINE_BYTES as u64)
-        .read_to_end(&mut bytes)?;
-    let ended = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
-    let from = ended
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map_or(0, |at| at + 1);
-    Ok(ended.get(from..).unwrap_or_default().to_vec())
 }
 
 /// The state while a log is read.

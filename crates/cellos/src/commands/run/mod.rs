@@ -16,8 +16,8 @@ use std::{
 use cellos_core::{
     ExecutionCellDocument, ports::workload::Streams, signing::Signer, source::UnknownFields,
 };
-use cellos_evidence::{attest::run::next_number, log::Durability};
-use cellos_supervisor::{EventsLog, RunOutcome, RunRequest};
+use cellos_evidence::log::Durability;
+use cellos_supervisor::{EventsLog, RunOutcome, RunRequest, state::LogFormat};
 use rustix::fs::FileType;
 
 pub(crate) use output::document_value;
@@ -281,8 +281,6 @@ fn run_with_id(
         args.redact.as_deref(),
         signing,
     )?;
-    // Whatever is before this is of earlier runs.
-    let from = next_number(&events_file);
     // Ends when everything about the run has been said.
     let _delivery = sinks.map(|sinks| BesideARun::start(sinks, &events_file));
     let outcome = block_on(async {
@@ -357,9 +355,17 @@ fn run_with_id(
         record.write(&output::record(&outcome, &events_file)?)?;
     }
     if let Some(attesting) = &attesting {
-        attesting.write(&events_file, from, &outcome.run_id)?;
+        attesting.write(&events_file, first_line(events_format), &outcome.run_id)?;
     }
     Ok(output::exit(&outcome))
+}
+
+/// Number of the line before which everything in the log is of earlier runs.
+fn first_line(format: LogFormat) -> u64 {
+    match format {
+        LogFormat::Chained { from_seq } => from_seq,
+        LogFormat::Plain => 0,
+    }
 }
 
 /// Keeps the cell away from the log, the state folder, the settings of the sinks, and what it must
