@@ -5,6 +5,7 @@
 //! written against it compiles here unchanged. What is ours comes as provided methods, or as
 //! [`workload::WorkloadControl`], which a backend may also implement.
 
+pub mod network;
 pub mod noop;
 mod values;
 pub mod workload;

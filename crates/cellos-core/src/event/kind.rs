@@ -43,6 +43,10 @@ pub enum EventKind {
     ExportFailed,
     /// What the document asked for, in figures.
     ComplianceSummary,
+    /// A connection that ended or was refused.
+    NetworkFlowDecision,
+    /// A name query.
+    DnsQuery,
     /// Declared authority against exercised authority.
     Homeostasis,
 }
@@ -73,6 +77,10 @@ impl EventKind {
             Self::ExportCompleted => "dev.cellos.events.cell.export.v2.completed",
             Self::ExportFailed => "dev.cellos.events.cell.export.v2.failed",
             Self::ComplianceSummary => "dev.cellos.events.cell.compliance.v1.summary",
+            Self::NetworkFlowDecision => {
+                "dev.cellos.events.cell.observability.v1.network_flow_decision"
+            }
+            Self::DnsQuery => "dev.cellos.events.cell.observability.v1.dns_query",
             Self::Homeostasis => "dev.cellos.events.cell.authority.v1.homeostasis",
         }
     }

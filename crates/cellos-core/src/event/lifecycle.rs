@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Declared, EndedBy, EventData, EventKind, LimitRecord, OutputRecord, ResidueRecord, UsageRecord,
+    Declared, EgressRecord, EndedBy, EventData, EventKind, LimitRecord, OutputRecord,
+    ResidueRecord, UsageRecord,
 };
 use crate::{ExecutionCellSpec, document::PlacementSpec};
 
@@ -209,6 +210,9 @@ pub struct Destroyed {
     /// What was left of the cell; absent where nobody looked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub residue: Option<ResidueRecord>,
+    /// What it did with its network; absent where it had none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressRecord>,
 }
 
 impl EventData for Destroyed {

@@ -10,6 +10,7 @@ mod export;
 mod kind;
 mod lifecycle;
 mod machine;
+mod network;
 mod observation;
 mod summary;
 
@@ -28,6 +29,10 @@ pub use lifecycle::{
     Destroyed, Failed, Outcome, Reason, ResidueClass, Started, TerminalState, placement,
 };
 pub use machine::{ManifestFailed, NoticeEvent, PoolCheckout};
+pub use network::{
+    DnsQuery, EgressRecord, FlowDirection, FlowEnd, FlowProtocol, FlowReason,
+    NETWORK_SCHEMA_VERSION, NetworkFlowDecision, NetworkVerdict, QueryReason,
+};
 pub use observation::{
     CommandCompleted, ContainerSecurity, DeclaredRun, MachineRecord, NetworkPolicy, NetworkScope,
     ProcessSpawned,

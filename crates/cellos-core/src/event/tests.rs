@@ -104,6 +104,7 @@ fn no_end(outcome: Outcome, ttl_seconds: u64, ended_by: EndedBy) -> Destroyed {
         limits_hit: vec![],
         output: None,
         residue: None,
+        egress: None,
     }
 }
 

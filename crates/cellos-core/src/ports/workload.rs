@@ -10,7 +10,10 @@ use std::{collections::BTreeMap, os::fd::OwnedFd, path::PathBuf, time::Duration}
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{CellHandle, TeardownReport};
+use super::{
+    CellHandle, TeardownReport,
+    network::{CellNetwork, NetworkNeeds},
+};
 use crate::CellosError;
 
 /// Control over workloads that a backend runs itself.
@@ -57,6 +60,28 @@ pub trait WorkloadControl: Send + Sync {
         &self,
         handle: &CellHandle,
     ) -> Result<(TeardownReport, Residue), CellosError>;
+
+    /// Has the cell that is created next under this id get a network with these sockets. Without
+    /// this call a cell has none.
+    ///
+    /// # Errors
+    /// [`CellosError::Host`] where the backend cannot give its cells a network, which is the default.
+    async fn prepare_network(&self, cell_id: &str, needs: NetworkNeeds) -> Result<(), CellosError> {
+        let _ = needs;
+        Err(CellosError::Host(format!(
+            "this backend cannot give cell {cell_id:?} a network"
+        )))
+    }
+
+    /// Hands the sockets of a created cell over, once.
+    ///
+    /// # Errors
+    /// [`CellosError::Host`] when there are none, or no more.
+    async fn network(&self, cell_id: &str) -> Result<CellNetwork, CellosError> {
+        Err(CellosError::Host(format!(
+            "cell {cell_id:?} has no network"
+        )))
+    }
 
     /// What the backend has to put on record about a cell since it was last asked, in the order in
     /// which it happened; also about one whose creation failed.

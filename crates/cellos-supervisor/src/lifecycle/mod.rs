@@ -463,6 +463,7 @@ impl<'a> Run<'a> {
                 .map(|report| report.limits_hit.iter().copied().map(Into::into).collect())
                 .unwrap_or_default(),
             output: outcome.output,
+            egress: None,
             residue: outcome
                 .residue
                 .as_ref()

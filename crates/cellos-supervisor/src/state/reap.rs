@@ -211,6 +211,7 @@ fn destroyed(record: &RunRecord, left: &Left) -> Destroyed {
         usage: None,
         limits_hit: Vec::new(),
         output: None,
+        egress: None,
         residue: left.residue.as_ref().map(Into::into),
     }
 }

@@ -1,0 +1,1 @@
+//! The first bytes of a connection, read without trusting them.

@@ -1,0 +1,1 @@
+//! Datagrams of declared UDP rules.
