@@ -47,6 +47,14 @@ pub enum EventKind {
     NetworkFlowDecision,
     /// A name query.
     DnsQuery,
+    /// A name leads to other addresses than before.
+    DnsAuthorityDrift,
+    /// A name has led to more addresses than it may.
+    DnsAuthorityRebindThreshold,
+    /// A name led to an address that is not listed for it.
+    DnsAuthorityRebindRejected,
+    /// An answer is not validated by DNSSEC.
+    DnsAuthorityDnssecFailed,
     /// Declared authority against exercised authority.
     Homeostasis,
 }
@@ -81,6 +89,18 @@ impl EventKind {
                 "dev.cellos.events.cell.observability.v1.network_flow_decision"
             }
             Self::DnsQuery => "dev.cellos.events.cell.observability.v1.dns_query",
+            Self::DnsAuthorityDrift => {
+                "dev.cellos.events.cell.observability.v1.dns_authority_drift"
+            }
+            Self::DnsAuthorityRebindThreshold => {
+                "dev.cellos.events.cell.observability.v1.dns_authority_rebind_threshold"
+            }
+            Self::DnsAuthorityRebindRejected => {
+                "dev.cellos.events.cell.observability.v1.dns_authority_rebind_rejected"
+            }
+            Self::DnsAuthorityDnssecFailed => {
+                "dev.cellos.events.cell.observability.v1.dns_authority_dnssec_failed"
+            }
             Self::Homeostasis => "dev.cellos.events.cell.authority.v1.homeostasis",
         }
     }

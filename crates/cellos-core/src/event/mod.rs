@@ -30,8 +30,10 @@ pub use lifecycle::{
 };
 pub use machine::{ManifestFailed, NoticeEvent, PoolCheckout};
 pub use network::{
-    DnsQuery, EgressRecord, FlowDirection, FlowEnd, FlowProtocol, FlowReason,
-    NETWORK_SCHEMA_VERSION, NetworkFlowDecision, NetworkVerdict, QueryReason,
+    DnsAuthorityDnssecFailed, DnsAuthorityDrift, DnsAuthorityRebindRejected,
+    DnsAuthorityRebindThreshold, DnsQuery, DnssecFailure, DnssecSource, DnssecStatus, EgressRecord,
+    FlowDirection, FlowEnd, FlowProtocol, FlowReason, NETWORK_SCHEMA_VERSION, NetworkFlowDecision,
+    NetworkVerdict, QueryReason,
 };
 pub use observation::{
     CommandCompleted, ContainerSecurity, DeclaredRun, MachineRecord, NetworkPolicy, NetworkScope,

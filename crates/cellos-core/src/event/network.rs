@@ -236,6 +236,177 @@ impl EventData for DnsQuery {
     const SCOPE: Scope = Scope::CellAndRun;
 }
 
+/// What DNSSEC said of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DnssecStatus {
+    /// Every signature holds, up to a trust anchor.
+    Validated,
+    /// One does not.
+    ValidationFailed,
+    /// The zone is provably not signed.
+    Unsigned,
+    /// Nobody looked.
+    NotAttempted,
+}
+
+/// Data of `observability.v1.dns_authority_drift`: a name leads to other addresses than before.
+/// Targets are addresses as they were answered, before they were judged; sorted, each once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DnsAuthorityDrift {
+    /// `1.0.0`.
+    pub schema_version: String,
+    /// The declared resolver that was asked; `host` for the host's own.
+    pub resolver_id: String,
+    /// The name.
+    pub hostname: String,
+    /// Where it led before.
+    pub previous_targets: Vec<String>,
+    /// Where it leads now.
+    pub current_targets: Vec<String>,
+    /// Only in the new ones.
+    pub added_targets: Vec<String>,
+    /// Only in the old ones.
+    pub removed_targets: Vec<String>,
+    /// SHA-256 over the old targets, joined by line feeds; `empty` the first time.
+    pub previous_digest: String,
+    /// SHA-256 over the new ones, likewise.
+    pub current_digest: String,
+    /// How long the answer says that it holds, in seconds.
+    pub ttl_seconds: u32,
+    /// How long the old answer was kept, in seconds.
+    pub stale_seconds: u32,
+    /// What DNSSEC said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dnssec_status: Option<DnssecStatus>,
+    /// When; RFC 3339.
+    pub observed_at: String,
+}
+
+impl EventData for DnsAuthorityDrift {
+    const KIND: EventKind = EventKind::DnsAuthorityDrift;
+    const SCOPE: Scope = Scope::CellAndRun;
+}
+
+/// Data of `observability.v1.dns_authority_rebind_threshold`: a name has led to more addresses over
+/// the cell's life than the rebinding policy allows. `rejected` is ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DnsAuthorityRebindThreshold {
+    /// `1.0.0`.
+    pub schema_version: String,
+    /// The name.
+    pub hostname: String,
+    /// The address that was one too many.
+    pub novel_ip: String,
+    /// How many addresses the name had led to before.
+    pub previous_ip_count: u32,
+    /// How many with this one.
+    pub cumulative_ip_count: u32,
+    /// How many the policy allows.
+    pub max_novel_ips_per_hostname: u32,
+    /// SHA-256 of the rebinding policy, canonical JSON (RFC 8785).
+    pub policy_digest: String,
+    /// The declared resolver that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolver_id: Option<String>,
+    /// Whether the address was refused, or only told of.
+    pub rejected: bool,
+    /// When; RFC 3339.
+    pub observed_at: String,
+}
+
+impl EventData for DnsAuthorityRebindThreshold {
+    const KIND: EventKind = EventKind::DnsAuthorityRebindThreshold;
+    const SCOPE: Scope = Scope::CellAndRun;
+}
+
+/// Data of `observability.v1.dns_authority_rebind_rejected`: a name led to an address outside of
+/// those that the rebinding policy lists for it. `rejected` is ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DnsAuthorityRebindRejected {
+    /// `1.0.0`.
+    pub schema_version: String,
+    /// The name.
+    pub hostname: String,
+    /// The address.
+    pub novel_ip: String,
+    /// How many addresses the name had led to before.
+    pub previous_ip_count: u32,
+    /// How many with this one.
+    pub cumulative_ip_count: u32,
+    /// What the policy lists for this name.
+    pub response_ip_allowlist: Vec<String>,
+    /// SHA-256 of the rebinding policy, canonical JSON (RFC 8785).
+    pub policy_digest: String,
+    /// The declared resolver that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolver_id: Option<String>,
+    /// Whether the address was refused, or only told of.
+    pub rejected: bool,
+    /// When; RFC 3339.
+    pub observed_at: String,
+}
+
+impl EventData for DnsAuthorityRebindRejected {
+    const KIND: EventKind = EventKind::DnsAuthorityRebindRejected;
+    const SCOPE: Scope = Scope::CellAndRun;
+}
+
+/// Why an answer is not validated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DnssecFailure {
+    /// A signature does not hold, is missing where there has to be one, or is out of its time.
+    ValidationFailed,
+    /// The zone is not signed.
+    UnsignedZone,
+    /// There is no trust anchor to begin with.
+    TrustAnchorMissing,
+    /// It could not be found out.
+    ValidatorInternal,
+}
+
+/// What an answer was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DnssecSource {
+    /// To keep what is known of a name fresh.
+    ResolverRefresh,
+    /// A connection or a query of the cell.
+    Dataplane,
+}
+
+/// Data of `observability.v1.dns_authority_dnssec_failed`: an answer is not validated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DnsAuthorityDnssecFailed {
+    /// `1.0.0`.
+    pub schema_version: String,
+    /// The declared resolver that was asked.
+    pub resolver_id: String,
+    /// The name.
+    pub hostname: String,
+    /// Why.
+    pub reason: DnssecFailure,
+    /// Whether answers without signatures are refused, too.
+    pub fail_closed: bool,
+    /// `iana-default`, or the file's name.
+    pub trust_anchor_source: String,
+    /// What it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<DnssecSource>,
+    /// When; RFC 3339.
+    pub observed_at: String,
+}
+
+impl EventData for DnsAuthorityDnssecFailed {
+    const KIND: EventKind = EventKind::DnsAuthorityDnssecFailed;
+    const SCOPE: Scope = Scope::CellAndRun;
+}
+
 /// What a cell did with the network it was given; part of `destroyed`, ours.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     CellosError, ExecutionCellSpec,
-    event::{DnsQuery, EgressRecord, NetworkFlowDecision},
+    event::{
+        DnsAuthorityDnssecFailed, DnsAuthorityDrift, DnsAuthorityRebindRejected,
+        DnsAuthorityRebindThreshold, DnsQuery, EgressRecord, NetworkFlowDecision,
+    },
 };
 
 /// Where a cell finds its name server, and an address of its loopback device: programs that look
@@ -64,6 +67,14 @@ pub enum NetworkReport {
     Flow(Box<NetworkFlowDecision>),
     /// A name query.
     Query(Box<DnsQuery>),
+    /// A name that leads to other addresses than before.
+    Drift(Box<DnsAuthorityDrift>),
+    /// A name that has led to more addresses than it may.
+    RebindThreshold(Box<DnsAuthorityRebindThreshold>),
+    /// A name that led to an address that is not listed for it.
+    RebindRejected(Box<DnsAuthorityRebindRejected>),
+    /// An answer that DNSSEC does not validate.
+    DnssecFailed(Box<DnsAuthorityDnssecFailed>),
 }
 
 /// Takes what gateways have to report. When a report was taken, it will be in the record, or the run
