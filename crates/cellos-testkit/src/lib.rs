@@ -6,6 +6,7 @@
 pub mod ability;
 pub mod alone;
 pub mod contract;
+pub mod dns;
 mod document;
 mod event_log;
 pub mod http;
