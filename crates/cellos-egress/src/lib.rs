@@ -21,6 +21,7 @@
 mod dial;
 mod dns;
 mod gateway;
+mod learn;
 mod names;
 mod peek;
 mod ranges;
@@ -30,4 +31,5 @@ mod rules;
 mod udp;
 
 pub use gateway::{EgressGateway, GatewayConfig, Mode};
+pub use learn::{Completed, Content, Learned};
 pub use rules::{Check, Rule, RuleProblem, Rules};

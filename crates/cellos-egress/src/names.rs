@@ -1,12 +1,16 @@
 //! Addresses that stand for names inside one cell.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use cellos_core::ports::network::{NAME_POOL_V4, NAME_POOL_V6};
+use cellos_core::{
+    admission::EgressHost,
+    ports::network::{NAME_POOL_V4, NAME_POOL_V6},
+};
 
 /// The first addresses of the pool stand for no name; the name server is one of them.
 const RESERVED: u32 = 256;
@@ -42,6 +46,16 @@ pub(crate) enum Meaning {
     Itself(IpAddr),
     /// Nothing: it is in the pool, but stands for no name.
     Nothing,
+}
+
+/// A DNS name as it is compared everywhere: lower case, without the last dot; nothing for what is no
+/// name that a resolver can be asked for, an address among that. The one place that does this.
+pub(crate) fn normal_name(text: &str) -> Option<Cow<'_, str>> {
+    match text.parse() {
+        Ok(EgressHost::Name(name)) if name == text => Some(Cow::Borrowed(text)),
+        Ok(EgressHost::Name(name)) => Some(Cow::Owned(name)),
+        _ => None,
+    }
 }
 
 impl Names {
