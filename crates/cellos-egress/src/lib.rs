@@ -30,6 +30,7 @@ mod resolve;
 mod rules;
 mod udp;
 
+pub use dial::{Proxy, Upstream, UpstreamProblem};
 pub use gateway::{EgressGateway, GatewayConfig, Mode};
 pub use learn::{Completed, Content, Learned};
 pub use rules::{Check, Rule, RuleProblem, Rules};
