@@ -16,8 +16,8 @@ use rustix::net::{
 /// (`net.core.wmem_default`, 212,992 bytes on common machines) with its own overhead.
 pub const MAX_MESSAGE_BYTES: usize = 160 * 1024;
 
-/// Most descriptors in one message: the three standard streams and some room.
-const MAX_DESCRIPTORS: usize = 8;
+/// Most descriptors in one message: as many as the kernel takes (unix(7), `SCM_MAX_FD`).
+pub const MAX_DESCRIPTORS: usize = 253;
 
 /// A received message.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(crate) fn ask_for_sender(socket: BorrowedFd<'_>) -> io::Result<()> {
 /// Sends one message.
 ///
 /// # Errors
-/// The kernel's, `sendmsg(2)`; more than eight descriptors are an invalid input.
+/// The kernel's, `sendmsg(2)`; more than [`MAX_DESCRIPTORS`] are an invalid input.
 pub fn send(
     socket: BorrowedFd<'_>,
     bytes: &[u8],
@@ -95,12 +95,37 @@ pub(crate) fn receive_any(socket: impl AsFd) -> io::Result<Option<Message>> {
 /// Receives one message into `buffer`'s space. `None` at the end of the connection.
 ///
 /// # Errors
-/// The kernel's, `recvmsg(2)`; a message larger than the buffer is invalid data.
+/// The kernel's, `recvmsg(2)`; a message larger than the buffer, or with descriptors that this
+/// process may not have for its limit on them, is invalid data.
 pub fn receive(
     socket: impl AsFd,
     buffer: &mut [u8],
     flags: RecvFlags,
 ) -> io::Result<Option<Message>> {
+    match receive_what_fits(socket, buffer, flags)? {
+        (_, Lost::Descriptors) => Err(cut_off()),
+        (message, Lost::Nothing) => Ok(message),
+    }
+}
+
+/// What did not arrive with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// All of it arrived.
+    Nothing,
+    /// Descriptors beyond this process's limit on them; the bytes are there.
+    Descriptors,
+}
+
+/// As [`receive`], but a message is taken also when not all of its descriptors could be.
+///
+/// # Errors
+/// The kernel's, `recvmsg(2)`; a message larger than the buffer is invalid data.
+pub fn receive_what_fits(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+    flags: RecvFlags,
+) -> io::Result<(Option<Message>, Lost)> {
     let mut space =
         [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS), ScmCredentials(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -128,23 +153,26 @@ pub fn receive(
         }
     }
     if received.bytes == 0 && descriptors.is_empty() {
-        return Ok(None);
+        return Ok((None, Lost::Nothing));
     }
-    if received
-        .flags
-        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-    {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "message was cut off",
-        ));
+    if received.flags.contains(ReturnFlags::TRUNC) {
+        return Err(cut_off());
     }
+    let lost = match received.flags.contains(ReturnFlags::CTRUNC) {
+        true => Lost::Descriptors,
+        false => Lost::Nothing,
+    };
     let bytes = buffer.get(..received.bytes).unwrap_or_default().to_vec();
-    Ok(Some(Message {
+    let message = Message {
         bytes,
         descriptors,
         sender,
-    }))
+    };
+    Ok((Some(message), lost))
+}
+
+fn cut_off() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "message was cut off")
 }
 
 #[cfg(test)]

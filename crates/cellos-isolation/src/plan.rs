@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use cellos_core::{
     CellosError, ExecutionCellDocument,
     document::{Mount, RunLimits, RunUser},
+    ports::network::NetworkNeeds,
 };
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,10 @@ pub const DEFAULT_PROCESS_LIMIT: u64 = 4096;
 /// Seconds between the polite request to end and the kill where the document is silent, as the
 /// published hosts have it.
 pub const DEFAULT_GRACE_SECONDS: u64 = 5;
+
+/// Most sockets of one cell's network. Each takes about 2 KiB of the kernel's memory, and a
+/// descriptor of the process that serves it.
+pub const MAX_NETWORK_SOCKETS: usize = 4096;
 
 /// How much longer than lifetime and grace the launcher waits for the supervisor to end a cell
 /// before it ends the cell itself.
@@ -61,6 +66,9 @@ pub struct CellPlan {
     pub writable_bytes: u64,
     /// From now to the launcher's own end of the cell.
     pub backstop: Duration,
+    /// The sockets of its network; a cell without has nothing but a loopback device.
+    #[serde(default)]
+    pub network: Option<NetworkNeeds>,
 }
 
 /// Period of CPU bandwidth where the document is silent, in microseconds: the kernel's default.
@@ -136,7 +144,25 @@ impl CellPlan {
             backstop: Duration::from_secs(spec.lifetime.ttl_seconds)
                 .saturating_add(Duration::from_secs(grace))
                 .saturating_add(BACKSTOP_MARGIN),
+            network: None,
         })
+    }
+
+    /// Gives the cell a network with these sockets.
+    ///
+    /// # Errors
+    /// [`CellosError::InvalidSpec`] for more than [`MAX_NETWORK_SOCKETS`].
+    pub fn with_network(mut self, needs: NetworkNeeds) -> Result<Self, CellosError> {
+        let count = socket_count(&needs);
+        if count > MAX_NETWORK_SOCKETS {
+            return Err(CellosError::InvalidSpec(format!(
+                "spec.authority.egressRules: the declared ports and the connections from outside \
+                 need {count} sockets, at most {MAX_NETWORK_SOCKETS} are possible; declare fewer \
+                 ports"
+            )));
+        }
+        self.network = Some(needs);
+        Ok(self)
     }
 
     /// The mount whose target is the working folder or holds it, if any.
@@ -145,6 +171,13 @@ impl CellPlan {
             .iter()
             .find(|mount| is_beneath(folder, &mount.target))
     }
+}
+
+/// Most sockets that these needs come to: ports and the name server's, one of each address family
+/// for each connection from outside, and the one that sees refusals.
+pub(crate) fn socket_count(needs: &NetworkNeeds) -> usize {
+    let ports = needs.tcp_ports.len() + needs.udp_ports.len() + 2;
+    ports + 2 * usize::from(needs.inbound_sockets) + 1
 }
 
 /// Whether `path` is `folder` or lies in it. Both are normalised.

@@ -63,6 +63,14 @@ pub enum FromLauncher {
         /// What came of it.
         reply: Reply,
     },
+    /// Sockets of the network of the cell that the `Create` with this number is about to be
+    /// answered with. Carries them, in this order; a cell has as many of these as it takes.
+    Network {
+        /// Of the request.
+        number: u64,
+        /// What each descriptor is.
+        sockets: Vec<NetworkSocket>,
+    },
     /// A cell's workload has ended, and with it everything in the cell; what the cell had on the
     /// host has been removed. The launcher knows the cell no more.
     Ended {
@@ -71,6 +79,21 @@ pub enum FromLauncher {
         /// How.
         ended: Ended,
     },
+}
+
+/// What a socket of a cell's network is
+/// ([`CellNetwork`](cellos_core::ports::network::CellNetwork)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetworkSocket {
+    /// Listens on this TCP port.
+    Tcp(u16),
+    /// Receives on this UDP port.
+    Udp(u16),
+    /// TCP, not connected. For each connection there is one for IPv4 and, where the host has it,
+    /// one for IPv6.
+    Inbound,
+    /// Sees what the kernel refuses.
+    Refusals,
 }
 
 /// The end of a cell.
@@ -111,6 +134,9 @@ pub struct Created {
     pub cgroup_path: Option<std::path::PathBuf>,
     /// Path in the cell.
     pub working_folder: String,
+    /// How many sockets of its network came before; fewer have arrived where a limit on open files
+    /// was in the way.
+    pub network_sockets: usize,
 }
 
 /// Why a request failed.
@@ -137,9 +163,13 @@ pub enum Failure {
 /// Cell init to launcher, on the control socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromInit {
+    /// Sockets of the cell's network. Carries them, in this order.
+    Network(Vec<NetworkSocket>),
     /// Isolation is complete. Carries the working folder as an open directory.
     Ready {
         landlock_abi: u32,
+        /// How many sockets were sent before.
+        network_sockets: usize,
         /// CPU time that building the cell took, to be left out of the workload's.
         setup_cpu_micros: (u64, u64),
     },

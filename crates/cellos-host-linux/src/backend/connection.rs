@@ -8,10 +8,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use cellos_core::CellosError;
+use cellos_core::{
+    CellosError,
+    ports::network::{CellNetwork, NetworkNeeds},
+};
 use cellos_isolation::{
     message::{self, MAX_MESSAGE_BYTES},
-    protocol::{CellKey, Created, Ended, FromLauncher, Numbered, Reply, Request},
+    protocol::{CellKey, Created, Ended, FromLauncher, NetworkSocket, Numbered, Reply, Request},
 };
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::{
@@ -32,6 +35,10 @@ pub(super) struct State {
     pub(super) cells: HashMap<String, Entry>,
     pub(super) by_key: HashMap<CellKey, watch::Sender<Option<Fate>>>,
     pub(super) launcher_gone: bool,
+    /// Sockets that came for the `Create` with this number, whose answer follows.
+    pub(super) arriving: HashMap<u64, CellNetwork>,
+    /// What the cell that is created next under an id needs.
+    pub(super) needs: HashMap<String, NetworkNeeds>,
 }
 
 /// What became of a cell, once that is known: sticky, for any number of waiters.
@@ -46,6 +53,7 @@ pub(super) enum Fate {
 pub(super) struct Answer {
     pub(super) reply: Reply,
     pub(super) descriptor: Option<OwnedFd>,
+    pub(super) network: CellNetwork,
 }
 
 /// What is known of a cell id.
@@ -60,6 +68,8 @@ pub(super) struct Live {
     pub(super) created: Created,
     pub(super) fate: watch::Receiver<Option<Fate>>,
     pub(super) working_folder: Option<OwnedFd>,
+    /// Its network until somebody takes it.
+    pub(super) network: Option<CellNetwork>,
 }
 
 impl Shared {
@@ -131,14 +141,25 @@ impl Shared {
             .map_err(|_| launcher_gone())
     }
 
-    pub(super) fn take(
-        &self,
-        message: FromLauncher,
-        descriptor: Option<OwnedFd>,
-    ) -> Option<CellKey> {
+    pub(super) fn take(&self, message: FromLauncher, descriptors: Vec<OwnedFd>) -> Option<CellKey> {
         match message {
-            FromLauncher::Reply { number, reply } => {
+            FromLauncher::Network { number, sockets } => {
                 let mut state = self.state();
+                let network = state.arriving.entry(number).or_default();
+                for (kind, socket) in sockets.into_iter().zip(descriptors) {
+                    match kind {
+                        NetworkSocket::Tcp(port) => network.tcp.push((port, socket)),
+                        NetworkSocket::Udp(port) => network.udp.push((port, socket)),
+                        NetworkSocket::Inbound => network.inbound.push(socket),
+                        NetworkSocket::Refusals => network.refusals = Some(socket),
+                    }
+                }
+                None
+            }
+            FromLauncher::Reply { number, reply } => {
+                let descriptor = descriptors.into_iter().next();
+                let mut state = self.state();
+                let network = state.arriving.remove(&number).unwrap_or_default();
                 let created = match &reply {
                     Reply::Created(created) => Some(created.cell),
                     _ => None,
@@ -147,8 +168,12 @@ impl Shared {
                     state.by_key.insert(key, watch::Sender::new(None));
                 }
                 let waiting = state.waiting.remove(&number);
-                let unheard =
-                    waiting.and_then(|waiting| waiting.send(Answer { reply, descriptor }).err());
+                let answer = Answer {
+                    reply,
+                    descriptor,
+                    network,
+                };
+                let unheard = waiting.and_then(|waiting| waiting.send(answer).err());
                 // Whoever asked for this cell has given up; nobody else would ever end it.
                 created.filter(|_| unheard.is_some())
             }
@@ -185,14 +210,17 @@ pub(super) async fn read_answers(shared: Arc<Shared>) {
         let received = shared
             .socket
             .async_io(tokio::io::Interest::READABLE, |socket| {
-                message::receive(socket, &mut buffer, RecvFlags::DONTWAIT)
+                message::receive_what_fits(socket, &mut buffer, RecvFlags::DONTWAIT)
             })
             .await;
-        let Ok(Some(message)) = received else { break };
+        // Whoever needs a descriptor that was lost misses it; other cells go on.
+        let Ok((Some(message), _)) = received else {
+            break;
+        };
         let Ok(said) = serde_json::from_slice(&message.bytes) else {
             break;
         };
-        if let Some(abandoned) = shared.take(said, message.descriptors.into_iter().next()) {
+        if let Some(abandoned) = shared.take(said, message.descriptors) {
             let number = {
                 let mut state = shared.state();
                 state.by_key.remove(&abandoned);

@@ -17,6 +17,7 @@ use cellos_core::{
     descriptor::BackendDescriptor,
     ports::{
         CellBackend, CellHandle, TeardownReport,
+        network::{CellNetwork, NetworkNeeds},
         workload::{
             ExitReport, Posture, ReleaseError, Released, Residue, StopSignal, Streams,
             WorkingFolder, WorkloadControl,
@@ -26,7 +27,7 @@ use cellos_core::{
 use cellos_isolation::{
     Launcher, LauncherOptions,
     plan::CellPlan,
-    protocol::{Created, Ended, Failure, Reply, Request},
+    protocol::{CellKey, Created, Ended, Failure, Reply, Request},
 };
 use tokio::{io::unix::AsyncFd, sync::watch, task::JoinHandle};
 
@@ -89,8 +90,18 @@ impl LinuxBackend {
     ) -> Result<T, CellosError> {
         match self.shared.state().cells.get(cell_id) {
             Some(Entry::Live(live)) => look(live),
-            Some(Entry::Creating) => Err(CellosError::Host(format!("{cell_id:?} is being built"))),
+            Some(Entry::Creating) => Err(being_built(cell_id)),
             None => Err(unknown(cell_id)),
+        }
+    }
+
+    /// Ends a cell that was made, but not as it should be.
+    async fn end_unwanted(&self, key: CellKey) -> Result<(), CellosError> {
+        let answer = self.shared.call(Request::Destroy(key), &[]).await?;
+        self.shared.state().by_key.remove(&key);
+        match answer.reply {
+            Reply::Destroyed => Ok(()),
+            other => Err(failed(other)),
         }
     }
 }
@@ -129,7 +140,12 @@ impl<'a> Reservation<'a> {
         })
     }
 
-    fn keep(mut self, created: Created, working_folder: Option<OwnedFd>) {
+    fn keep(
+        mut self,
+        created: Created,
+        working_folder: Option<OwnedFd>,
+        network: Option<CellNetwork>,
+    ) {
         let mut state = self.shared.state();
         let fate = state
             .by_key
@@ -140,6 +156,7 @@ impl<'a> Reservation<'a> {
             created,
             fate,
             working_folder,
+            network,
         };
         state
             .cells
@@ -167,14 +184,33 @@ impl CellBackend for LinuxBackend {
                  with a letter or digit, without `..`"
             )));
         }
-        let plan = CellPlan::from_document(spec)?;
         let reservation = Reservation::take(&self.shared, cell_id)?;
+        // Taken whatever comes of the creation: needs are those of one cell.
+        let needs = self.shared.state().needs.remove(cell_id);
+        let has_network = needs.is_some();
+        let plan = CellPlan::from_document(spec)?;
+        let plan = match needs {
+            Some(needs) => plan.with_network(needs)?,
+            None => plan,
+        };
         let answer = self
             .shared
             .call(Request::Create(Box::new(plan)), &[])
             .await?;
         match answer.reply {
             Reply::Created(created) => {
+                let network = answer.network;
+                let arrived = socket_count(&network);
+                if arrived != created.network_sockets {
+                    let lost = CellosError::Host(format!(
+                        "of {} sockets of the network of cell {cell_id:?} {arrived} arrived: \
+                         raise the limit on open files (ulimit -n)",
+                        created.network_sockets
+                    ));
+                    self.end_unwanted(created.cell).await?;
+                    return Err(lost);
+                }
+                let network = has_network.then_some(network);
                 let handle = CellHandle {
                     cell_id: cell_id.to_owned(),
                     cgroup_path: created.cgroup_path.clone(),
@@ -183,7 +219,7 @@ impl CellBackend for LinuxBackend {
                     rootfs_digest_sha256: None,
                     firecracker_digest_sha256: None,
                 };
-                reservation.keep(*created, answer.descriptor);
+                reservation.keep(*created, answer.descriptor, network);
                 Ok(handle)
             }
             other => Err(failed(other)),
@@ -293,6 +329,29 @@ impl WorkloadControl for LinuxBackend {
         })
     }
 
+    async fn prepare_network(&self, cell_id: &str, needs: NetworkNeeds) -> Result<(), CellosError> {
+        let mut state = self.shared.state();
+        if state.cells.contains_key(cell_id) {
+            return Err(CellosError::Host(format!(
+                "cell {cell_id:?} exists already: its network has to be prepared before"
+            )));
+        }
+        state.needs.insert(cell_id.to_owned(), needs);
+        Ok(())
+    }
+
+    async fn network(&self, cell_id: &str) -> Result<CellNetwork, CellosError> {
+        match self.shared.state().cells.get_mut(cell_id) {
+            Some(Entry::Live(live)) => live.network.take().ok_or_else(|| {
+                CellosError::Host(format!(
+                    "cell {cell_id:?} has no network, or it was handed over before"
+                ))
+            }),
+            Some(Entry::Creating) => Err(being_built(cell_id)),
+            None => Err(unknown(cell_id)),
+        }
+    }
+
     async fn destroy_and_measure(
         &self,
         handle: &CellHandle,
@@ -300,6 +359,7 @@ impl WorkloadControl for LinuxBackend {
         let cell_id = handle.cell_id.as_str();
         let taken = {
             let mut state = self.shared.state();
+            state.needs.remove(cell_id);
             match state.cells.get(cell_id) {
                 Some(Entry::Live(_)) => match state.cells.remove(cell_id) {
                     Some(Entry::Live(live)) => Some(live),
@@ -374,6 +434,17 @@ fn exit_report(cell_id: &str, fate: Option<Fate>) -> Result<ExitReport, CellosEr
         ))),
         None => Err(CellosError::Host(format!("cell {cell_id:?} still runs"))),
     }
+}
+
+fn socket_count(network: &CellNetwork) -> usize {
+    network.tcp.len()
+        + network.udp.len()
+        + network.inbound.len()
+        + usize::from(network.refusals.is_some())
+}
+
+fn being_built(cell_id: &str) -> CellosError {
+    CellosError::Host(format!("cell {cell_id:?} is being built"))
 }
 
 fn unknown(cell_id: &str) -> CellosError {

@@ -7,4 +7,5 @@ mod contract;
 mod isolation;
 mod limits;
 mod mounts;
+mod network;
 mod support;

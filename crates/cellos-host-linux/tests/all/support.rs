@@ -85,7 +85,7 @@ pub(crate) async fn run_script(script: &str) -> Finished {
     run(&backend(), &document("script", &shell(script), &nothing)).await
 }
 
-fn streams() -> (Streams, PipeReader) {
+pub(crate) fn streams() -> (Streams, PipeReader) {
     let (read, write) = std::io::pipe().unwrap();
     let write: OwnedFd = write.into();
     let streams = Streams {
@@ -96,7 +96,7 @@ fn streams() -> (Streams, PipeReader) {
     (streams, read)
 }
 
-fn read_all(mut output: PipeReader) -> String {
+pub(crate) fn read_all(mut output: PipeReader) -> String {
     let mut bytes = Vec::new();
     output.read_to_end(&mut bytes).unwrap();
     String::from_utf8_lossy(&bytes).into_owned()

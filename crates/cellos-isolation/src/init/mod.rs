@@ -1,6 +1,7 @@
 //! PID 1 of a cell: builds the cell around itself, gives up everything, parks the workload's
 //! process, then reaps and forwards signals until the workload has ended.
 
+mod network;
 mod reaper;
 mod root;
 mod step;
@@ -135,6 +136,10 @@ fn set_up(parts: &InitParts<'_>, control: BorrowedFd<'_>, workload: OwnedFd) -> 
     let skeleton = root::build(base, *user, *writable_bytes, *origin)?;
 
     let (plan, mounts) = await_assignment(control)?;
+    let network_sockets = match &plan.network {
+        Some(needs) => network::make(needs, control)?,
+        None => 0,
+    };
     root::enter(&skeleton, &plan, &mounts)?;
     drop((mounts, skeleton));
     let folder = root::open_working_folder(&plan)?;
@@ -144,6 +149,7 @@ fn set_up(parts: &InitParts<'_>, control: BorrowedFd<'_>, workload: OwnedFd) -> 
     let usage = sys::resource_usage(libc::RUSAGE_SELF);
     let ready = FromInit::Ready {
         landlock_abi,
+        network_sockets,
         setup_cpu_micros: (micros(usage.ru_utime), micros(usage.ru_stime)),
     };
     tell(control, &ready, &[folder.as_fd()]).step("report to the launcher")?;

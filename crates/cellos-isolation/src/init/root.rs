@@ -6,7 +6,10 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use cellos_core::document::{Mount, MountAccess, RunUser};
+use cellos_core::{
+    document::{Mount, MountAccess, RunUser},
+    ports::network::NAME_SERVER,
+};
 use rustix::{
     fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, symlinkat},
     io::Errno,
@@ -140,6 +143,9 @@ pub(super) fn enter(
 ) -> StepResult<()> {
     let root = skeleton.root.as_fd();
     let working_folder = working_folder_kind(plan, skeleton.base);
+    if plan.network.is_some() {
+        write_name_service(root)?;
+    }
     make_declared_places(root, plan, working_folder, mounts)?;
     make_working_folder(root, plan, working_folder)?;
     set(root, Depth::One, MOUNT_ATTR_RDONLY).step("make the root read-only")?;
@@ -342,6 +348,30 @@ fn write_configuration(root: BorrowedFd<'_>, user: RunUser) -> StepResult<()> {
     Ok(())
 }
 
+/// The files of `/etc` that differ where the cell has a network. The name server always answers,
+/// and asks outside itself, so it is given more time than is usual and asked no third time.
+fn write_name_service(root: BorrowedFd<'_>) -> StepResult<()> {
+    let resolver = format!("nameserver {NAME_SERVER}\noptions timeout:10 attempts:2\n");
+    for (path, content) in [
+        (
+            "etc/nsswitch.conf",
+            "passwd: files\ngroup: files\nhosts: files dns\nservices: files\n",
+        ),
+        ("etc/resolv.conf", resolver.as_str()),
+    ] {
+        let step = format_args!("write /{path} for a cell with a network");
+        let file = openat(
+            root,
+            path,
+            OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .step(step)?;
+        write_all(&file, content.as_bytes()).step(step)?;
+    }
+    Ok(())
+}
+
 fn place_base(root: BorrowedFd<'_>, entry: &BaseEntry) -> StepResult<()> {
     let step = format_args!("bind {:?}", entry.source);
     // `/etc` itself is there already.
@@ -503,9 +533,13 @@ fn make_file(root: BorrowedFd<'_>, path: &str, content: &[u8]) -> rustix::io::Re
         OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC,
         Mode::from_raw_mode(0o644),
     )?;
+    write_all(&file, content)
+}
+
+fn write_all(file: &OwnedFd, content: &[u8]) -> rustix::io::Result<()> {
     let mut rest = content;
     while !rest.is_empty() {
-        let written = rustix::io::write(&file, rest)?;
+        let written = rustix::io::write(file, rest)?;
         rest = rest.get(written..).unwrap_or_default();
     }
     Ok(())

@@ -6,6 +6,7 @@
 use std::io;
 
 use libc::rlim_t;
+use rustix::process::{Resource as Rlimit, getrlimit, setrlimit};
 
 /// A resource limit could not be read or lowered.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +107,31 @@ fn lower_one(resource: Resource, soft: rlim_t, hard: rlim_t) -> Result<(), Limit
         return Err(failed());
     }
     Ok(())
+}
+
+/// Lets the calling process have this many descriptors, or as many as its hard limit allows.
+/// Returns the soft limit that it had.
+///
+/// # Errors
+/// The kernel's, setrlimit(2).
+pub(crate) fn raise_open_files(wanted: u64) -> io::Result<u64> {
+    let limit = getrlimit(Rlimit::Nofile);
+    let before = limit.current.unwrap_or(u64::MAX);
+    let possible = wanted.min(limit.maximum.unwrap_or(u64::MAX));
+    if before < possible {
+        set_open_files(possible)?;
+    }
+    Ok(before)
+}
+
+/// Sets the soft limit on descriptors.
+///
+/// # Errors
+/// The kernel's, setrlimit(2).
+pub(crate) fn set_open_files(soft: u64) -> io::Result<()> {
+    let mut limit = getrlimit(Rlimit::Nofile);
+    limit.current = (soft != u64::MAX).then_some(soft);
+    Ok(setrlimit(Rlimit::Nofile, limit)?)
 }
 
 /// `RLIM_INFINITY` is the largest value, so the lesser of two limits is the stricter one.

@@ -13,9 +13,14 @@ use crate::{
     init::MountOrigin,
     launcher::{Shared, Source, host, mounts, seed::Seed},
     message,
-    plan::{CellPlan, DEFAULT_USER, WRITABLE_MAX_BYTES},
+    plan::{CellPlan, DEFAULT_USER, WRITABLE_MAX_BYTES, socket_count},
     protocol::{Assignment, CellKey, Failure, to_init},
+    sandbox::limits,
 };
+
+/// Descriptors of the launcher that are not sockets of the cell that is made: those of its other
+/// cells, six for each.
+const OWN_DESCRIPTORS: u64 = 1024;
 
 impl Cell {
     /// Creates the cell's init and lets it build the cell. The answer to `request` follows when
@@ -26,6 +31,7 @@ impl Cell {
         plan: CellPlan,
         shared: &Shared,
     ) -> Result<Self, Failure> {
+        make_room_for_sockets(&plan)?;
         let sources = mounts::open_all(&plan.mounts)?;
         let cgroup = Self::make_cgroup(key, &plan, shared)?;
         let is_plain = plan.user == DEFAULT_USER
@@ -83,6 +89,7 @@ impl Cell {
             workload_descriptor: None,
             cgroup,
             ready: None,
+            network: Vec::new(),
             setup_failure: None,
             exited: None,
             parked: None,
@@ -136,6 +143,23 @@ impl Cell {
         }
         Ok(())
     }
+}
+
+/// The sockets of a cell's network pass through this process. Where its hard limit on descriptors
+/// does not allow that, some are missed later.
+fn make_room_for_sockets(plan: &CellPlan) -> Result<(), Failure> {
+    let Some(needs) = &plan.network else {
+        return Ok(());
+    };
+    let wanted = u64::try_from(socket_count(needs)).unwrap_or(u64::MAX);
+    limits::raise_open_files(wanted.saturating_add(OWN_DESCRIPTORS))
+        .map(drop)
+        .map_err(|error| {
+            host(
+                "raise the limit on open files for the network's sockets",
+                &error,
+            )
+        })
 }
 
 /// Adds to a failure that something could not be undone.

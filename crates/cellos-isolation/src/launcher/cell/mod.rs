@@ -28,8 +28,8 @@ use crate::{
     message::{self, Message},
     plan::CellPlan,
     protocol::{
-        CellKey, Created, Ended, Failure, FromInit, FromLauncher, Reply, SetupFailure, Stop,
-        to_init, workload,
+        CellKey, Created, Ended, Failure, FromInit, FromLauncher, NetworkSocket, Reply,
+        SetupFailure, Stop, to_init, workload,
     },
     sys,
 };
@@ -56,6 +56,7 @@ enum Phase {
 #[derive(Debug)]
 struct Ready {
     landlock_abi: u32,
+    network_sockets: usize,
     setup_cpu_micros: (u64, u64),
     working_folder: OwnedFd,
 }
@@ -81,6 +82,8 @@ pub(super) struct Cell {
     workload_descriptor: Option<OwnedFd>,
     cgroup: Cgroup,
     ready: Option<Ready>,
+    /// Sockets of its network that came from init and go on to the backend when all is ready.
+    network: Vec<(NetworkSocket, OwnedFd)>,
     setup_failure: Option<SetupFailure>,
     /// Status word and largest resident set of the main process, as init reported them.
     exited: Option<(i32, u64)>,
@@ -155,22 +158,29 @@ impl Cell {
     fn read_control(&mut self) {
         let mut buffer = [0; MAX_INIT_MESSAGE_BYTES];
         loop {
-            match message::receive(&self.control, &mut buffer, RecvFlags::DONTWAIT) {
-                Ok(Some(message)) => self.take_from_init(message),
-                Ok(None) | Err(_) => return,
+            match message::receive_what_fits(&self.control, &mut buffer, RecvFlags::DONTWAIT) {
+                // Sockets that were lost are missed when they are counted.
+                Ok((Some(message), _)) => self.take_from_init(message),
+                Ok((None, _)) | Err(_) => return,
             }
         }
     }
 
     fn take_from_init(&mut self, message: Message) {
         match serde_json::from_slice(&message.bytes) {
+            Ok(FromInit::Network(kinds)) => {
+                self.network
+                    .extend(kinds.into_iter().zip(message.descriptors));
+            }
             Ok(FromInit::Ready {
                 landlock_abi,
+                network_sockets,
                 setup_cpu_micros,
             }) => {
                 if let Some(working_folder) = message.descriptors.into_iter().next() {
                     self.ready = Some(Ready {
                         landlock_abi,
+                        network_sockets,
                         setup_cpu_micros,
                         working_folder,
                     });
@@ -214,6 +224,7 @@ impl Cell {
                 self.parked = Some(Instant::now());
                 self.workload_pid = sender;
                 self.workload_descriptor = sender.and_then(process_descriptor);
+                self.pass_network_on(request, outgoing);
                 outgoing.push(Outgoing {
                     message: FromLauncher::Reply {
                         number: request,
@@ -234,17 +245,40 @@ impl Cell {
         }
     }
 
+    /// Sends the sockets of the network to the backend, and keeps none.
+    fn pass_network_on(&mut self, request: u64, outgoing: &mut Vec<Outgoing>) {
+        let mut sockets = std::mem::take(&mut self.network).into_iter();
+        while !sockets.as_slice().is_empty() {
+            let (kinds, descriptors) = sockets.by_ref().take(message::MAX_DESCRIPTORS).unzip();
+            outgoing.push(Outgoing {
+                message: FromLauncher::Network {
+                    number: request,
+                    sockets: kinds,
+                },
+                descriptors,
+            });
+        }
+    }
+
     fn look_at(&self, sender: Option<u32>, shared: &Shared) -> io::Result<(Created, OwnedFd)> {
         let ready = self
             .ready
             .as_ref()
             .ok_or_else(|| io::Error::other("init was not ready"))?;
+        if self.network.len() != ready.network_sockets {
+            return Err(io::Error::other(format!(
+                "of {} sockets of its network {} arrived: raise the limit on open files (ulimit -n)",
+                ready.network_sockets,
+                self.network.len()
+            )));
+        }
         let pid = sender.ok_or_else(|| io::Error::other("its process id is unknown"))?;
         let created = Created {
             cell: self.key,
             posture: posture::measure(pid, ready.landlock_abi, shared.host_namespaces()?)?,
             cgroup_path: self.cgroup.primary_path().map(ToOwned::to_owned),
             working_folder: self.plan.working_folder.clone(),
+            network_sockets: ready.network_sockets,
         };
         Ok((created, ready.working_folder.try_clone()?))
     }

@@ -1,0 +1,255 @@
+//! The network inside a cell: what reaches the sockets that are handed over, and what a workload
+//! cannot do to it.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    os::fd::{AsFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use cellos_core::ports::{
+    CellBackend, CellHandle,
+    network::{CellNetwork, NetworkNeeds},
+    workload::WorkloadControl,
+};
+use cellos_host_linux::LinuxBackend;
+use cellos_isolation::{LauncherOptions, Warm};
+use cellos_testkit::require;
+use serde_json::json;
+
+use crate::support::{backend, backend_with, document, read_all, shell, streams};
+
+/// How long a test waits for a packet inside one machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn needs(tcp: &[u16], udp: &[u16], inbound: u16) -> NetworkNeeds {
+    NetworkNeeds {
+        tcp_ports: tcp.iter().copied().collect(),
+        udp_ports: udp.iter().copied().collect(),
+        inbound_sockets: inbound,
+    }
+}
+
+/// A cell with a network, parked.
+struct Networked {
+    backend: LinuxBackend,
+    handle: CellHandle,
+    network: CellNetwork,
+}
+
+impl Networked {
+    async fn with(backend: LinuxBackend, script: &str, needs: NetworkNeeds) -> Self {
+        backend.prepare_network("net", needs).await.unwrap();
+        let document = document("net", &shell(script), &json!({}));
+        let handle = backend.create(&document).await.unwrap();
+        let network = backend.network("net").await.unwrap();
+        Self {
+            backend,
+            handle,
+            network,
+        }
+    }
+
+    /// Lets it run to its end while `serve` does its part, and returns its output.
+    async fn run(self, serve: impl FnOnce(CellNetwork) + Send + 'static) -> String {
+        let (streams, output) = streams();
+        let reader = std::thread::spawn(move || read_all(output));
+        let server = std::thread::spawn(move || serve(self.network));
+        self.backend.release("net", streams).await.unwrap();
+        self.backend
+            .wait_for_in_vm_exit("net")
+            .await
+            .unwrap()
+            .unwrap();
+        let output = reader.join().unwrap();
+        server.join().unwrap();
+        let (_, residue) = self
+            .backend
+            .destroy_and_measure(&self.handle)
+            .await
+            .unwrap();
+        assert!(residue.found.is_empty(), "{residue:?}");
+        output
+    }
+}
+
+fn listener(network: &CellNetwork, port: u16) -> TcpListener {
+    let (_, socket) = network.tcp.iter().find(|(at, _)| *at == port).unwrap();
+    let listener = TcpListener::from(socket.try_clone().unwrap());
+    listener.set_nonblocking(true).unwrap();
+    listener
+}
+
+/// Waits for what would otherwise block.
+fn patiently<T>(mut attempt: impl FnMut() -> std::io::Result<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                assert!(Instant::now() < end, "nothing came");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            other => return other.unwrap(),
+        }
+    }
+}
+
+fn accept(listener: &TcpListener) -> TcpStream {
+    let (stream, _) = patiently(|| listener.accept());
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// A connection from a shell to any address, and one line each way.
+const CONNECT: &str = "exec 3<>/dev/tcp/192.0.2.7/443; echo hello >&3; cat <&3; \
+                       exec 3<>/dev/tcp/2001:db8::7/443; echo hello6 >&3; cat <&3";
+
+async fn any_address_reaches_the_listener(warm: Warm) {
+    let backend = backend_with(&LauncherOptions {
+        warm,
+        ..LauncherOptions::default()
+    });
+    let script = format!("exec bash -c '{CONNECT}'");
+    let cell = Networked::with(backend, &script, needs(&[443], &[], 0)).await;
+    let output = cell
+        .run(|network| {
+            let listener = listener(&network, 443);
+            for (address, said) in [
+                ("[::ffff:192.0.2.7]:443", "hello\n"),
+                ("[2001:db8::7]:443", "hello6\n"),
+            ] {
+                let mut stream = accept(&listener);
+                assert_eq!(stream.local_addr().unwrap().to_string(), address);
+                let mut line = vec![0; said.len()];
+                stream.read_exact(&mut line).unwrap();
+                assert_eq!(String::from_utf8(line).unwrap(), said);
+                stream.write_all(b"answer\n").unwrap();
+            }
+        })
+        .await;
+    assert_eq!(output, "answer\nanswer\n");
+}
+
+#[tokio::test]
+async fn a_connection_to_any_address_reaches_the_ports_listener() {
+    require!("userns");
+    any_address_reaches_the_listener(Warm::Never).await;
+}
+
+#[tokio::test]
+async fn a_cell_that_was_begun_before_has_the_same_network() {
+    require!("userns");
+    any_address_reaches_the_listener(Warm::Keep(1)).await;
+}
+
+#[tokio::test]
+async fn a_network_is_handed_over_once_and_only_where_it_was_asked_for() {
+    require!("userns");
+    let backend = backend();
+    let document = document("net", &shell("true"), &json!({}));
+    backend
+        .prepare_network("net", needs(&[80], &[123], 2))
+        .await
+        .unwrap();
+    let handle = backend.create(&document).await.unwrap();
+    let network = backend.network("net").await.unwrap();
+    let ports =
+        |sockets: &[(u16, OwnedFd)]| sockets.iter().map(|(port, _)| *port).collect::<Vec<_>>();
+    assert_eq!(ports(&network.tcp), [53, 80]);
+    assert_eq!(ports(&network.udp), [53, 123]);
+    assert!(network.inbound.len() >= 2, "{network:?}");
+    assert!(network.refusals.is_some());
+    assert!(backend.network("net").await.is_err(), "handed over twice");
+    assert!(
+        backend
+            .prepare_network("net", needs(&[], &[], 0))
+            .await
+            .is_err(),
+        "prepared a cell that is there"
+    );
+    backend.destroy(&handle).await.unwrap();
+    // What was prepared was for that one.
+    let handle = backend.create(&document).await.unwrap();
+    assert!(backend.network("net").await.is_err());
+    backend.destroy(&handle).await.unwrap();
+    assert!(backend.network("net").await.is_err());
+}
+
+#[tokio::test]
+async fn a_failed_creation_takes_what_was_prepared_with_it() {
+    require!("userns");
+    let backend = backend();
+    let run = json!({ "argv": ["/bin/true"], "workingDirectory": "/usr/absent" });
+    backend
+        .prepare_network("net", needs(&[80], &[], 0))
+        .await
+        .unwrap();
+    let refused = document("net", &run, &json!({}));
+    backend.create(&refused).await.unwrap_err();
+    let handle = backend
+        .create(&document("net", &shell("true"), &json!({})))
+        .await
+        .unwrap();
+    assert!(backend.network("net").await.is_err());
+    backend.destroy(&handle).await.unwrap();
+}
+
+#[tokio::test]
+async fn hundreds_of_ports_arrive_and_the_workload_inherits_none() {
+    require!("userns");
+    let many: Vec<u16> = (10_000..10_600).collect();
+    let script = "ls /proc/self/fd | tr '\\n' ' '; ulimit -n; ulimit -Hn";
+    let plain = crate::support::run_script(script).await.output;
+    let cell = Networked::with(backend(), script, needs(&many, &many, 50)).await;
+    assert_eq!(cell.network.tcp.len(), 601);
+    assert_eq!(cell.network.udp.len(), 601);
+    assert!(cell.network.inbound.len() >= 50);
+    let output = cell.run(drop).await;
+    // `ls` has one more open for the folder it lists.
+    assert!(output.starts_with("0 1 2 3 "), "{output}");
+    assert_eq!(output, plain, "limits differ");
+}
+
+#[tokio::test]
+async fn too_many_ports_are_refused_with_the_number() {
+    require!("userns");
+    let backend = backend();
+    let many: Vec<u16> = (1..5000).collect();
+    backend
+        .prepare_network("net", needs(&many, &[], 0))
+        .await
+        .unwrap();
+    let error = backend
+        .create(&document("net", &shell("true"), &json!({})))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("at most 4096"), "{error}");
+    assert_eq!(backend.tracked_cell_count(), 0);
+}
+
+#[tokio::test]
+async fn names_are_asked_for_only_where_there_is_a_network() {
+    require!("userns");
+    let script = "cat /etc/resolv.conf; grep hosts: /etc/nsswitch.conf; cat /etc/hosts";
+    let hosts = "127.0.0.1 localhost cell\n::1 localhost cell\n";
+    for warm in [Warm::Never, Warm::Keep(1)] {
+        let options = LauncherOptions {
+            warm,
+            ..LauncherOptions::default()
+        };
+        let cell = Networked::with(backend_with(&options), script, needs(&[], &[], 0)).await;
+        assert_eq!(
+            cell.run(drop).await,
+            format!(
+                "nameserver 198.18.0.53\noptions timeout:10 attempts:2\nhosts: files dns\n{hosts}"
+            )
+        );
+    }
+    assert_eq!(
+        crate::support::run_script(script).await.output,
+        format!("# no name service in this cell\nhosts: files\n{hosts}")
+    );
+}

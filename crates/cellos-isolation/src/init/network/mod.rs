@@ -1,0 +1,54 @@
+//! The network of a cell that has one: every address is local, and the declared ports have sockets
+//! that somebody outside serves.
+//!
+//! A socket belongs to the namespace that it was made in, wherever its descriptor goes. So init
+//! makes them all before there is a workload, sends them to the launcher and keeps none.
+
+mod addresses;
+mod refusals;
+mod sockets;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use cellos_core::ports::network::NetworkNeeds;
+
+use super::{
+    step::{Step, StepResult},
+    tell,
+};
+use crate::{
+    message::MAX_DESCRIPTORS,
+    plan::socket_count,
+    protocol::{FromInit, NetworkSocket},
+    sandbox::limits,
+};
+
+/// Descriptors that init and the launcher have open besides a cell's sockets, generously.
+const OTHER_DESCRIPTORS: u64 = 128;
+
+/// Makes the network, and sends its sockets to the launcher. Returns how many there were.
+///
+/// The caller still has its capabilities over its network namespace, whose loopback device is up.
+pub(super) fn make(needs: &NetworkNeeds, control: BorrowedFd<'_>) -> StepResult<usize> {
+    let wanted = u64::try_from(socket_count(needs)).unwrap_or(u64::MAX);
+    let before = limits::raise_open_files(wanted.saturating_add(OTHER_DESCRIPTORS))
+        .step("raise the limit on open files for the network's sockets")?;
+    let made = addresses::make_every_address_local().and_then(|()| sockets::make(needs));
+    let sockets = made?;
+    for chunk in sockets.chunks(MAX_DESCRIPTORS) {
+        send(chunk, control)?;
+    }
+    let count = sockets.len();
+    drop(sockets);
+    limits::set_open_files(before).step("lower the limit on open files again")?;
+    Ok(count)
+}
+
+fn send(sockets: &[(NetworkSocket, OwnedFd)], control: BorrowedFd<'_>) -> StepResult<()> {
+    let (kinds, descriptors): (Vec<_>, Vec<_>) = sockets
+        .iter()
+        .map(|(kind, socket)| (*kind, socket.as_fd()))
+        .unzip();
+    tell(control, &FromInit::Network(kinds), &descriptors)
+        .step("send the network's sockets to the launcher")
+}
