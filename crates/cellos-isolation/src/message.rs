@@ -4,6 +4,7 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
 };
 
 use rustix::net::{
@@ -18,6 +19,12 @@ pub const MAX_MESSAGE_BYTES: usize = 160 * 1024;
 
 /// Most descriptors in one message: as many as the kernel takes (unix(7), `SCM_MAX_FD`).
 pub const MAX_DESCRIPTORS: usize = 253;
+
+/// How long a sender waits for others' descriptors to be received, each time. A user may have only
+/// as many on their way as a process of its may have open (unix(7), `ETOOMANYREFS`).
+pub const WAIT_FOR_RECEIVER: Duration = Duration::from_millis(1);
+/// How often it waits before it gives up: receivers read what they get at once.
+pub const MOST_WAITS: u32 = 5000;
 
 /// A received message.
 #[derive(Debug)]
@@ -66,6 +73,7 @@ pub fn send(
             "too many descriptors",
         ));
     }
+    let mut waits = 0;
     loop {
         match sendmsg(
             socket,
@@ -75,6 +83,12 @@ pub fn send(
         ) {
             Ok(_) => return Ok(()),
             Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::TOOMANYREFS)
+                if !flags.contains(SendFlags::DONTWAIT) && waits < MOST_WAITS =>
+            {
+                waits += 1;
+                std::thread::sleep(WAIT_FOR_RECEIVER);
+            }
             Err(error) => return Err(error.into()),
         }
     }

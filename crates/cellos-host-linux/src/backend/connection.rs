@@ -13,7 +13,7 @@ use cellos_core::{
     ports::network::{CellNetwork, NetworkNeeds},
 };
 use cellos_isolation::{
-    message::{self, MAX_MESSAGE_BYTES},
+    message::{self, MAX_MESSAGE_BYTES, MOST_WAITS, WAIT_FOR_RECEIVER},
     protocol::{CellKey, Created, Ended, FromLauncher, NetworkSocket, Numbered, Reply, Request},
 };
 use rustix::net::{RecvFlags, SendFlags};
@@ -21,6 +21,9 @@ use tokio::{
     io::unix::AsyncFd,
     sync::{oneshot, watch},
 };
+
+/// Others' descriptors are on their way, and have to arrive first.
+const TOO_MANY_REFERENCES: i32 = rustix::io::Errno::TOOMANYREFS.raw_os_error();
 
 /// What the reader task and the callers share.
 pub(super) struct Shared {
@@ -118,15 +121,32 @@ impl Shared {
             )));
         }
         let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        self.socket
-            .async_io(tokio::io::Interest::WRITABLE, |socket| {
-                message::send(socket.as_fd(), &bytes, &descriptors, SendFlags::DONTWAIT)
-            })
-            .await
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => launcher_gone(),
-                _ => CellosError::Host(format!("ask the launcher: {error}")),
-            })
+        let mut waits = 0;
+        loop {
+            let sent = self
+                .socket
+                .async_io(tokio::io::Interest::WRITABLE, |socket| {
+                    message::send(socket.as_fd(), &bytes, &descriptors, SendFlags::DONTWAIT)
+                })
+                .await;
+            match sent {
+                Ok(()) => return Ok(()),
+                Err(error)
+                    if error.raw_os_error() == Some(TOO_MANY_REFERENCES) && waits < MOST_WAITS =>
+                {
+                    waits += 1;
+                    tokio::time::sleep(WAIT_FOR_RECEIVER).await;
+                }
+                Err(error) => {
+                    return Err(match error.kind() {
+                        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                            launcher_gone()
+                        }
+                        _ => CellosError::Host(format!("ask the launcher: {error}")),
+                    });
+                }
+            }
+        }
     }
 
     /// Sends a request and waits for its answer.

@@ -117,6 +117,8 @@ fn give_up_preferences() {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     Supervisor,
+    /// What a cell's init says, where it says more than its socket should hold.
+    Init(CellKey),
     Workload(CellKey),
     Process(CellKey),
 }
@@ -125,6 +127,7 @@ impl Source {
     fn token(self) -> epoll::EventData {
         let (cell, kind) = match self {
             Self::Supervisor => (0, 0),
+            Self::Init(cell) => (cell, 1),
             Self::Workload(cell) => (cell, 2),
             Self::Process(cell) => (cell, 3),
         };
@@ -135,6 +138,7 @@ impl Source {
         let cell = token >> 2;
         match token & 3 {
             0 => Self::Supervisor,
+            1 => Self::Init(cell),
             2 => Self::Workload(cell),
             _ => Self::Process(cell),
         }
@@ -352,6 +356,7 @@ impl Launcher {
                             return Ok(());
                         }
                     }
+                    Source::Init(key) => self.with_cell(key, Cell::on_control),
                     Source::Workload(key) => self.with_cell(key, Cell::on_workload),
                     Source::Process(key) => self.with_cell(key, Cell::on_process_end),
                 }

@@ -125,7 +125,16 @@ impl Cell {
         for tree in &trees {
             tell(to_init::MOUNT, &[tree.as_fd()])?;
         }
+        let many_sockets = self
+            .plan
+            .network
+            .as_ref()
+            .is_some_and(|needs| socket_count(needs) > message::MAX_DESCRIPTORS);
         for (descriptor, source) in [
+            (
+                many_sockets.then_some(self.control.as_fd()),
+                Source::Init(self.key),
+            ),
             (
                 self.workload.as_ref().map(AsFd::as_fd),
                 Source::Workload(self.key),

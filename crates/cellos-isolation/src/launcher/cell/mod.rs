@@ -22,7 +22,7 @@ use rustix::{
 };
 
 use self::{creation::with_leftover, removal::remove_cgroup};
-use super::{Outgoing, Shared, posture};
+use super::{Outgoing, Shared, is_running, posture};
 use crate::{
     cgroup::Cgroup,
     message::{self, Message},
@@ -152,9 +152,17 @@ impl Cell {
         }
     }
 
-    /// Reads what init has said. Init's socket is not watched: each word of it is followed by
-    /// something that is, its end or the parking of the workload's process, and a wake-up less
-    /// shows in every cell.
+    /// Init sent some of many sockets.
+    pub(super) fn on_control(&mut self, shared: &Shared, _outgoing: &mut Vec<Outgoing>) {
+        self.read_control();
+        if self.ready.is_some() || !is_running(self.init_descriptor.as_fd()) {
+            shared.forget(self.control.as_fd());
+        }
+    }
+
+    /// Reads what init has said. Init's socket is not watched, unless many sockets come over it:
+    /// each word of it is followed by something that is, its end or the parking of the workload's
+    /// process, and a wake-up less shows in every cell.
     fn read_control(&mut self) {
         let mut buffer = [0; MAX_INIT_MESSAGE_BYTES];
         loop {
@@ -218,6 +226,7 @@ impl Cell {
         };
         // Init reported before it forked this process, so its word is already here.
         self.read_control();
+        shared.forget(self.control.as_fd());
         match self.look_at(sender, shared) {
             Ok((created, folder)) => {
                 self.phase = Phase::Parked;
