@@ -24,6 +24,8 @@ pub enum Feature {
     Network,
     /// `authority.egressRules`, `dnsAuthority`, `cdnAuthority`: declared destinations work.
     Egress,
+    /// Sockets in the cell's network that a gateway outside serves: with a gateway, egress rules.
+    GatewaySockets,
     /// `run.secretDelivery: env`.
     SecretsInEnvironment,
     /// `run.secretDelivery: runtimeBroker` and `runtimeLeasedBroker`.
@@ -57,6 +59,7 @@ impl fmt::Display for Feature {
             Self::Pids => "process limits",
             Self::Network => "network isolation",
             Self::Egress => "egress rules",
+            Self::GatewaySockets => "sockets for a gateway",
             Self::SecretsInEnvironment => "secrets in the environment",
             Self::SecretsAtRuntime => "secrets at run time",
             Self::Identity => "workload identities",

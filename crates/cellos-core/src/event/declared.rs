@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::NetworkMode;
 use crate::{
     ExecutionCellSpec,
     document::{ExportTarget, Mount, RunLimits, RunUser},
@@ -13,6 +14,9 @@ use crate::{
 pub struct Declared {
     /// `authority.egressRules`.
     pub egress_rules: Vec<DeclaredEgress>,
+    /// How strict the gateway of the cell's network is; absent for a cell without a network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_mode: Option<NetworkMode>,
     /// `authority.secretRefs`: names, never values.
     pub secret_refs: Vec<String>,
     /// `authority.filesystem.mounts`.
@@ -98,6 +102,7 @@ impl Declared {
                     protocol: rule.protocol.clone(),
                 })
                 .collect(),
+            network_mode: None,
             secret_refs: authority.secret_refs.clone().unwrap_or_default(),
             mounts: authority
                 .filesystem

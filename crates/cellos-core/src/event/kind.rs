@@ -31,6 +31,8 @@ pub enum EventKind {
     NetworkScope,
     /// The workload's process was seen in a network of its own.
     NetworkPolicy,
+    /// What stood between the workload and the network.
+    NetworkEnforcement,
     /// The workload's program has been executed.
     ProcessSpawned,
     /// Isolation of the workload's process as the kernel reports it.
@@ -79,6 +81,9 @@ impl EventKind {
             Self::AuthzRejected => "dev.cellos.events.cell.authz.v1.rejected",
             Self::NetworkScope => "dev.cellos.events.cell.observability.v1.network_scope",
             Self::NetworkPolicy => "dev.cellos.events.cell.observability.v1.network_policy",
+            Self::NetworkEnforcement => {
+                "dev.cellos.events.cell.observability.v1.network_enforcement"
+            }
             Self::ProcessSpawned => "dev.cellos.events.cell.observability.v1.process_spawned",
             Self::ContainerSecurity => "dev.cellos.events.cell.observability.v1.container_security",
             Self::FsTouch => "dev.cellos.events.cell.observability.v1.fs_touch",

@@ -33,13 +33,13 @@ pub use network::{
     DnsAuthorityDnssecFailed, DnsAuthorityDrift, DnsAuthorityRebindRejected,
     DnsAuthorityRebindThreshold, DnsQuery, DnssecFailure, DnssecSource, DnssecStatus, EgressRecord,
     FlowDirection, FlowEnd, FlowProtocol, FlowReason, NETWORK_SCHEMA_VERSION, NetworkFlowDecision,
-    NetworkVerdict, QueryReason,
+    NetworkMode, NetworkVerdict, QueryReason,
 };
 pub use observation::{
-    CommandCompleted, ContainerSecurity, DeclaredRun, MachineRecord, NetworkPolicy, NetworkScope,
-    ProcessSpawned,
+    CommandCompleted, ContainerSecurity, DeclaredRun, MachineRecord, NetworkEnforcement,
+    NetworkPolicy, NetworkScope, ProcessSpawned,
 };
-pub use summary::{ComplianceSummary, Homeostasis};
+pub use summary::{ComplianceSummary, Homeostasis, RecommendedRemoval};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

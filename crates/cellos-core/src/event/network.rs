@@ -17,6 +17,17 @@ pub enum NetworkVerdict {
     Deny,
 }
 
+/// How strict the gateway of a cell is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// It lets through what the document declares, and nothing else.
+    #[default]
+    Enforce,
+    /// It lets through whatever the cell asks for, to learn what a document would have to declare.
+    Learn,
+}
+
 /// Which way a connection was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

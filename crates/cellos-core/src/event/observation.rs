@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Declared, DeclaredEgress, EndedBy, EventData, EventKind, LimitRecord, Scope, UsageRecord,
+    Declared, DeclaredEgress, EndedBy, EventData, EventKind, LimitRecord, NetworkMode, Scope,
+    UsageRecord,
 };
 use crate::{
     ExecutionCellSpec,
@@ -79,6 +80,53 @@ impl NetworkPolicy {
 
 impl EventData for NetworkPolicy {
     const KIND: EventKind = EventKind::NetworkPolicy;
+}
+
+/// Data of `observability.v1.network_enforcement`: what stood between the workload and the network
+/// while it ran. From `network_mode` on the fields are ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkEnforcement {
+    /// How the network is isolated: always `clone_newnet`.
+    pub isolation_mode: String,
+    /// Whether there were firewall rules; never, because there is nothing that they could filter.
+    pub nft_rules_applied: bool,
+    /// How many egress rules are declared.
+    pub declared_egress_rule_count: usize,
+    /// Whether something else let through what is declared, and nothing else.
+    pub supplementary_egress_filter_active: bool,
+    /// The command's code as in `command.v1.completed`.
+    pub command_exit_code: i32,
+    /// Why the command never ran, or which deadline ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spawn_error: Option<String>,
+    /// How strict the gateway was.
+    pub network_mode: NetworkMode,
+}
+
+impl NetworkEnforcement {
+    /// A gateway served the cell until the command had ended like this.
+    #[must_use]
+    pub fn by_gateway(
+        spec: &ExecutionCellSpec,
+        mode: NetworkMode,
+        command_exit_code: i32,
+        spawn_error: Option<String>,
+    ) -> Self {
+        Self {
+            isolation_mode: OWN_NETWORK.into(),
+            nft_rules_applied: false,
+            declared_egress_rule_count: spec.authority.egress_rules.as_ref().map_or(0, Vec::len),
+            supplementary_egress_filter_active: mode == NetworkMode::Enforce,
+            command_exit_code,
+            spawn_error,
+            network_mode: mode,
+        }
+    }
+}
+
+impl EventData for NetworkEnforcement {
+    const KIND: EventKind = EventKind::NetworkEnforcement;
 }
 
 /// Data of `observability.v1.process_spawned`. Emitted once the program has been executed.

@@ -1,8 +1,10 @@
 //! Payloads that sum a run up.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use super::{EventData, EventKind, lifecycle::placement};
+use super::{Declared, DeclaredEgress, EgressRecord, EventData, EventKind, lifecycle::placement};
 use crate::{
     ExecutionCellSpec,
     document::{PlacementSpec, SecretDeliveryMode},
@@ -81,8 +83,11 @@ pub struct Homeostasis {
     pub spec_hash: String,
     /// How many egress rules are declared.
     pub declared_egress_rules: usize,
-    /// Connections that were made; `null` where nobody counts.
+    /// Connections that were let through; `null` where nobody counts. There can be more than rules.
     pub exercised_egress_connections: Option<u64>,
+    /// Egress rules that let something through; absent where nobody counts; ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exercised_egress_rules: Option<usize>,
     /// Why nobody counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exercised_egress_reason: Option<String>,
@@ -94,10 +99,23 @@ pub struct Homeostasis {
     pub accessed_mount_paths_observed: bool,
     /// How many secrets are declared.
     pub declared_secret_count: usize,
-    /// Exercised part of the declared authority, 0 to 1; 1 where it cannot be told.
+    /// Exercised part of the declared egress rules, 0 to 1; 1 where it cannot be told.
     pub authority_efficiency: f64,
-    /// Authority that could be taken away.
-    pub recommended_removals: Vec<String>,
+    /// Authority that could be taken away, as far as this run tells.
+    pub recommended_removals: Vec<RecommendedRemoval>,
+}
+
+/// Declared authority that a run did not exercise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum RecommendedRemoval {
+    /// A rule of `authority.egressRules`.
+    EgressRule(DeclaredEgress),
+    /// A secret.
+    SecretRef {
+        /// Its name.
+        name: String,
+    },
 }
 
 impl Homeostasis {
@@ -109,6 +127,7 @@ impl Homeostasis {
             spec_hash,
             declared_egress_rules: authority.egress_rules.as_ref().map_or(0, Vec::len),
             exercised_egress_connections: None,
+            exercised_egress_rules: None,
             exercised_egress_reason: Some(EGRESS_NOT_COUNTED.into()),
             declared_mount_paths: authority
                 .filesystem
@@ -121,8 +140,88 @@ impl Homeostasis {
             recommended_removals: Vec::new(),
         }
     }
+
+    /// The same where a gateway counted what was exercised of the egress rules.
+    #[must_use]
+    pub fn counted(spec: &ExecutionCellSpec, spec_hash: String, egress: &EgressRecord) -> Self {
+        let declared = Declared::of(spec).egress_rules;
+        let exercised = egress
+            .exercised_rules
+            .iter()
+            .filter(|index| **index < declared.len())
+            .collect::<BTreeSet<_>>();
+        Self {
+            exercised_egress_connections: Some(egress.flows_allowed),
+            exercised_egress_rules: Some(exercised.len()),
+            exercised_egress_reason: None,
+            authority_efficiency: efficiency(exercised.len(), declared.len()),
+            recommended_removals: declared
+                .iter()
+                .enumerate()
+                .filter(|(index, _)| !exercised.contains(index))
+                .map(|(_, rule)| RecommendedRemoval::EgressRule(rule.clone()))
+                .collect(),
+            ..Self::uncounted(spec, spec_hash)
+        }
+    }
+}
+
+/// Which part of the rules was exercised. Nothing is not exercised of nothing.
+fn efficiency(exercised: usize, declared: usize) -> f64 {
+    // Documents are too small for counts that 32 bits do not hold.
+    let count = |number| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
+    match declared {
+        0 => 1.0,
+        _ => count(exercised) / count(declared),
+    }
 }
 
 impl EventData for Homeostasis {
     const KIND: EventKind = EventKind::Homeostasis;
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn rules_that_let_nothing_through_are_recommended_for_removal() {
+        let spec: ExecutionCellSpec = serde_json::from_value(json!({
+            "id": "c", "lifetime": {"ttlSeconds": 5},
+            "authority": {"egressRules": [
+                {"host": "a.example", "port": 443},
+                {"host": "b.example", "port": 5432, "protocol": "tcp"}]}
+        }))
+        .unwrap();
+        let egress = EgressRecord {
+            declared_rules: 2,
+            // One that the document does not have counts for nothing.
+            exercised_rules: vec![0, 0, 7],
+            flows_allowed: 3,
+            ..EgressRecord::default()
+        };
+        let event =
+            serde_json::to_value(Homeostasis::counted(&spec, "sha256:0".into(), &egress)).unwrap();
+        assert_eq!(event["exercisedEgressConnections"], 3);
+        assert_eq!(event["exercisedEgressRules"], 1);
+        assert_eq!(event["authorityEfficiency"], 0.5);
+        assert_eq!(event.get("exercisedEgressReason"), None);
+        assert_eq!(
+            event["recommendedRemovals"],
+            json!([{"kind": "egressRule", "host": "b.example", "port": 5432, "protocol": "tcp"}])
+        );
+    }
+
+    #[test]
+    fn a_document_without_rules_exercises_all_of_them() {
+        let spec: ExecutionCellSpec = serde_json::from_value(
+            json!({"id": "c", "lifetime": {"ttlSeconds": 5}, "authority": {}}),
+        )
+        .unwrap();
+        let event = Homeostasis::counted(&spec, String::new(), &EgressRecord::default());
+        assert!((event.authority_efficiency - 1.0).abs() < f64::EPSILON);
+        assert_eq!(event.recommended_removals, []);
+    }
 }

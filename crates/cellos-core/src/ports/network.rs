@@ -14,7 +14,7 @@ use crate::{
     CellosError, ExecutionCellSpec,
     event::{
         DnsAuthorityDnssecFailed, DnsAuthorityDrift, DnsAuthorityRebindRejected,
-        DnsAuthorityRebindThreshold, DnsQuery, EgressRecord, NetworkFlowDecision,
+        DnsAuthorityRebindThreshold, DnsQuery, EgressRecord, NetworkFlowDecision, NetworkMode,
     },
 };
 
@@ -92,6 +92,11 @@ pub trait NetworkReports: Send + Sync {
 /// Gives cells the destinations that their documents declare.
 #[async_trait]
 pub trait NetworkGateway: Send + Sync {
+    /// How strict it is, which the record of each cell says from its start.
+    fn mode(&self) -> NetworkMode {
+        NetworkMode::Enforce
+    }
+
     /// The sockets that the network of this document's cell needs; nothing for one without a
     /// network.
     ///
