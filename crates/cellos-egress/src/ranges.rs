@@ -7,6 +7,8 @@
 //! carries an IPv4 address is judged by that one.
 
 mod own;
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
