@@ -4,7 +4,7 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use cellos_core::event::FlowReason;
 
-use super::tls::{ClientHello, ServerName};
+use super::client_hello::{ClientHello, ServerName};
 
 /// Most characters of a name that the cell presents which are told.
 const MAX_PRESENTED: usize = 253;
@@ -73,7 +73,7 @@ impl Fault {
 
 impl Expected {
     /// The destination as people write it.
-    fn destination(&self) -> String {
+    pub(super) fn destination(&self) -> String {
         self.name
             .clone()
             .unwrap_or_else(|| self.address.to_canonical().to_string())

@@ -4,6 +4,7 @@
 //! through a [`Conversation`] for as long as either asks for it: one look at the beginning is not
 //! enough, because a second hello or a second request can want something else than the first.
 
+mod client_hello;
 mod expected;
 mod http1;
 mod kind;
