@@ -21,6 +21,15 @@ pub const EVENT: Duration = Duration::from_secs(30);
 pub const EVENT_AFTER_TIMEOUT: Duration = Duration::from_secs(1);
 /// An export sink stores one artifact, or a backend fetches all of them out of a cell.
 pub const EXPORT: Duration = Duration::from_secs(600);
+/// A gateway begins to serve a cell. It needs microseconds.
+pub const NETWORK_OPEN: Duration = Duration::from_secs(10);
+/// A gateway ends every flow of a cell and reports each.
+pub const NETWORK_CLOSE: Duration = Duration::from_secs(10);
+/// Reports of a cell's network that wait to be written, about a kilobyte each. Whoever has more
+/// waits.
+pub const REPORTS: usize = 256;
+/// Reports that are written together, so that a busy network costs no write for each.
+pub const REPORTS_TOGETHER: usize = 64;
 /// Between the polite request to end and the kill, where the document does not say.
 pub const GRACE: Duration = Duration::from_secs(5);
 /// Largest artifact in bytes: 1 GiB, so that a cell cannot fill the target's disk.

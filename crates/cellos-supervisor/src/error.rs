@@ -19,6 +19,9 @@ pub enum RunError {
     /// The cell could not be created.
     #[error("cell create: {0}")]
     Create(CellosError),
+    /// The cell's network could not be had as it is declared.
+    #[error("cell network: {0}")]
+    Network(NetworkError),
     /// An event could not be written.
     #[error("event {kind}: {source}")]
     Event {
@@ -99,6 +102,40 @@ pub enum RunError {
         /// What was found.
         found: Vec<String>,
     },
+}
+
+/// Why a cell's network could not be had as it is declared.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    /// There are egress rules, and nobody who enforces them.
+    #[error(
+        "spec.authority.egressRules: backend `{backend}` does not enforce them, and no egress \
+         gateway serves its cells"
+    )]
+    NobodyEnforces {
+        /// The backend.
+        backend: String,
+    },
+    /// The gateway cannot enforce the document.
+    #[error(transparent)]
+    Spec(CellosError),
+    /// The backend has no sockets for the gateway.
+    #[error("spec.authority.egressRules: no sockets from backend `{backend}`: {source}")]
+    NoSockets {
+        /// The backend.
+        backend: String,
+        /// Why.
+        source: CellosError,
+    },
+    /// The gateway could not begin to serve the cell.
+    #[error("open the egress gateway: {0}")]
+    Open(CellosError),
+    /// The gateway did not end in time. Its flows were broken off without a report.
+    #[error("close the egress gateway: {0}; flows were broken off without a report")]
+    NotClosed(String),
+    /// What writes the reports ended before its time.
+    #[error("reports of the network were lost")]
+    ReportsLost,
 }
 
 impl RunError {

@@ -1,6 +1,6 @@
 //! Writing the events of one run.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use cellos_core::{
     CellosError, CloudEventV1,
@@ -11,17 +11,17 @@ use cellos_core::{
 use crate::{Clock, RunError, bounds, error::no_answer};
 
 /// The events of one run, in order.
-pub(crate) struct Journal<'a> {
-    sink: &'a dyn EventSink,
-    clock: &'a dyn Clock,
+pub(crate) struct Journal {
+    sink: Arc<dyn EventSink>,
+    clock: Arc<dyn Clock>,
     subject: Subject,
     bound: Duration,
     /// Events of this phase that are written with its next one.
-    queued: Vec<CloudEventV1>,
+    queued: Vec<(EventKind, CloudEventV1)>,
 }
 
-impl<'a> Journal<'a> {
-    pub(crate) fn new(sink: &'a dyn EventSink, clock: &'a dyn Clock, subject: Subject) -> Self {
+impl Journal {
+    pub(crate) fn new(sink: Arc<dyn EventSink>, clock: Arc<dyn Clock>, subject: Subject) -> Self {
         Self {
             sink,
             clock,
@@ -59,7 +59,7 @@ impl<'a> Journal<'a> {
         let kind = D::KIND;
         let event = event::event(self.stamp(), &self.subject, data)
             .map_err(|source| RunError::Event { kind, source })?;
-        self.queued.push(event);
+        self.queued.push((kind, event));
         Ok(())
     }
 
@@ -71,8 +71,25 @@ impl<'a> Journal<'a> {
         event: Result<CloudEventV1, CellosError>,
     ) -> Result<(), RunError> {
         let failed = |source| RunError::Event { kind, source };
-        let mut events = std::mem::take(&mut self.queued);
-        events.push(event.map_err(failed)?);
+        match event {
+            Ok(event) => self.queued.push((kind, event)),
+            Err(error) => {
+                self.queued.clear();
+                return Err(failed(error));
+            }
+        }
+        self.write_queued().await
+    }
+
+    /// Writes the events that wait, of which the last one names the error. After an error none of
+    /// them waits any more.
+    pub(crate) async fn write_queued(&mut self) -> Result<(), RunError> {
+        let (kinds, events): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.queued).into_iter().unzip();
+        let Some(kind) = kinds.last().copied() else {
+            return Ok(());
+        };
+        let failed = |source| RunError::Event { kind, source };
         match tokio::time::timeout(self.bound, self.sink.emit_all(&events)).await {
             Ok(written) => written.map_err(failed),
             Err(_) => Err(failed(self.timed_out())),

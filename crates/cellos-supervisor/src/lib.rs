@@ -13,6 +13,7 @@ mod journal;
 mod lifecycle;
 mod outcome;
 mod output;
+mod reports;
 pub mod state;
 mod stop;
 mod supervisor;
@@ -20,7 +21,7 @@ mod workload;
 
 pub use clock::{Clock, SystemClock};
 pub use deadline::DeadlineSource;
-pub use error::{RunError, describe_limit};
+pub use error::{NetworkError, RunError, describe_limit};
 pub use host_runner::HostRunner;
 pub use outcome::{
     EXIT_CELLOS, EXIT_DEADLINE, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Phase, PhaseTiming,

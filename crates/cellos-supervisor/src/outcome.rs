@@ -3,7 +3,7 @@
 use std::fmt;
 
 use cellos_core::{
-    event::{EndedBy, LimitRecord, OutputRecord, ResidueRecord, UsageRecord},
+    event::{EgressRecord, EndedBy, LimitRecord, OutputRecord, ResidueRecord, UsageRecord},
     ports::{
         ExportReceipt, TeardownReport,
         workload::{ExitReport, Posture, ReleaseError, Residue, WorkloadEnd},
@@ -101,6 +101,8 @@ pub struct RunOutcome {
     pub left_over_processes: u64,
     /// Bytes that the command wrote, where it ran.
     pub output: Option<OutputRecord>,
+    /// What the cell did with its network, where it had one.
+    pub egress: Option<EgressRecord>,
     /// Artifacts that were stored.
     pub artifacts: Vec<StoredArtifact>,
     /// How long each phase took, in order.
@@ -170,6 +172,7 @@ impl RunOutcome {
             destroyed: self.teardown.as_ref().map(|report| report.destroyed),
             residue: self.residue.as_ref().map(Into::into),
             output: self.output,
+            egress: self.egress.as_ref(),
             artifacts: &self.artifacts,
             timings: &self.timings,
         }
@@ -225,6 +228,8 @@ pub struct ResultRecord<'a> {
     pub residue: Option<ResidueRecord>,
     /// Bytes that the command wrote; `null` when it did not run.
     pub output: Option<OutputRecord>,
+    /// What the cell did with its network; `null` when it had none.
+    pub egress: Option<&'a EgressRecord>,
     /// Artifacts that were stored.
     pub artifacts: &'a [StoredArtifact],
     /// How long each phase took.

@@ -5,7 +5,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use cellos_core::{
     ExecutionCellDocument,
     event::{AdmissionAllowed, UniversalTokenAccepted},
-    ports::{CellBackend, EventSink, ExportSink, NoopEventSink, NoopExportSink, workload::Streams},
+    ports::{
+        CellBackend, EventSink, ExportSink, NoopEventSink, NoopExportSink, network::NetworkGateway,
+        workload::Streams,
+    },
 };
 
 use crate::{
@@ -18,13 +21,14 @@ pub struct Supervisor {
     pub(crate) backend: Arc<dyn CellBackend>,
     pub(crate) events: Arc<dyn EventSink>,
     pub(crate) exports: Arc<dyn ExportSink>,
+    pub(crate) gateway: Option<Arc<dyn NetworkGateway>>,
     pub(crate) host_runner: Option<HostRunner>,
     pub(crate) state: Option<StateFolder>,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Supervisor {
-    /// A supervisor that drops its events, refuses artifacts, launches nothing on the host and
+    /// A supervisor that drops its events, refuses artifacts and egress rules, launches nothing on the host and
     /// keeps no records, until it is told otherwise.
     #[must_use]
     pub fn new(backend: Arc<dyn CellBackend>) -> Self {
@@ -32,6 +36,7 @@ impl Supervisor {
             backend,
             events: Arc::new(NoopEventSink),
             exports: Arc::new(NoopExportSink),
+            gateway: None,
             host_runner: None,
             state: None,
             clock: Arc::new(SystemClock),
@@ -49,6 +54,14 @@ impl Supervisor {
     #[must_use]
     pub fn exports(mut self, sink: Arc<dyn ExportSink>) -> Self {
         self.exports = sink;
+        self
+    }
+
+    /// What gives cells the destinations that their documents declare. Without it, a document with
+    /// egress rules runs on no backend but one that enforces them itself.
+    #[must_use]
+    pub fn gateway(mut self, gateway: Arc<dyn NetworkGateway>) -> Self {
+        self.gateway = Some(gateway);
         self
     }
 

@@ -114,14 +114,21 @@ impl<'a> Workload<'a> {
         !matches!(self, Self::Host { .. })
     }
 
-    /// Waits for the end, and brings it about when the deadline passes or somebody asks.
+    /// Waits for the end, and brings it about when the deadline passes, somebody asks, or evidence
+    /// turns out to be unwritable.
     pub(crate) async fn wait(
         self,
         deadline: Deadline,
         grace: Duration,
         stop: &mut StopRequests,
         urgency: Urgency,
+        unwritable: impl Future<Output = ()>,
     ) -> Ending {
+        let bounds = Bounds {
+            deadline,
+            grace,
+            urgency,
+        };
         match self {
             Self::Controlled {
                 backend,
@@ -131,7 +138,7 @@ impl<'a> Workload<'a> {
             } => {
                 let exit = controlled_exit(backend, control, cell_id);
                 let signaller = Signaller::Control(control, cell_id);
-                let mut ending = wait(exit, &signaller, deadline, grace, stop, urgency).await;
+                let mut ending = wait(exit, &signaller, bounds, stop, unwritable).await;
                 if ending.end.is_err() {
                     ending.loss = control.loss(cell_id);
                 }
@@ -139,12 +146,12 @@ impl<'a> Workload<'a> {
             }
             Self::Bridged { wait: ended } => {
                 let exit = bridged_exit(ended);
-                wait(exit, &Signaller::Nobody, deadline, grace, stop, urgency).await
+                wait(exit, &Signaller::Nobody, bounds, stop, unwritable).await
             }
             Self::Host { process, folder } => {
                 let exit = host_exit(&process);
                 let signaller = Signaller::Host(&process);
-                let mut ending = wait(exit, &signaller, deadline, grace, stop, urgency).await;
+                let mut ending = wait(exit, &signaller, bounds, stop, unwritable).await;
                 process.finish().await;
                 ending.folder = folder;
                 ending
@@ -287,15 +294,28 @@ enum Stage {
     Killing,
 }
 
+/// When a workload has to end.
+#[derive(Clone, Copy)]
+struct Bounds {
+    deadline: Deadline,
+    grace: Duration,
+    urgency: Urgency,
+}
+
 async fn wait(
     exit: impl Future<Output = Result<Seen, CellosError>>,
     signaller: &Signaller<'_>,
-    deadline: Deadline,
-    grace: Duration,
+    bounds: Bounds,
     stop: &mut StopRequests,
-    urgency: Urgency,
+    unwritable: impl Future<Output = ()>,
 ) -> Ending {
-    tokio::pin!(exit);
+    let Bounds {
+        deadline,
+        grace,
+        urgency,
+    } = bounds;
+    tokio::pin!(exit, unwritable);
+    let mut evidence_fails = false;
     let mut errors = Vec::new();
     let mut stage = Stage::Running;
     let mut cause = Cause::Own;
@@ -317,9 +337,18 @@ async fn wait(
                     cause = Cause::Stopped(signal);
                 }
             }
+            () = &mut unwritable, if !evidence_fails => {
+                evidence_fails = true;
+                if stage == Stage::Killing {
+                    continue;
+                }
+                if stage == Stage::Running && cause == Cause::Own {
+                    cause = Cause::EvidenceUnwritable;
+                }
+            }
             () = sleep_until(wake) => {
                 if stage == Stage::Killing {
-                    let lost = no_answer("a killed workload", bounds::KILL);
+                    let lost = no_answer("a killed workload", crate::bounds::KILL);
                     return Ending::new(cause, Err(CellosError::Host(lost)), errors);
                 }
                 if stage == Stage::Running && cause == Cause::Own {
@@ -352,7 +381,7 @@ async fn wait(
         if let Err(error) = signaller.send(StopSignal::Kill).await {
             errors.push(RunError::Stop(error));
         }
-        wake = Instant::now() + bounds::KILL;
+        wake = Instant::now() + crate::bounds::KILL;
     }
 }
 

@@ -16,6 +16,8 @@ mod exports;
 mod faults;
 #[path = "all/host.rs"]
 mod host;
+#[path = "all/network.rs"]
+mod network;
 #[path = "all/order.rs"]
 mod order;
 #[path = "all/reaping.rs"]

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use cellos_core::{
     document::RunSpec,
-    event::{CommandCompleted, DeclaredRun, EndedBy, ProcessSpawned, TerminalState},
+    event::{
+        CommandCompleted, DeclaredRun, EndedBy, NetworkEnforcement, ProcessSpawned, TerminalState,
+    },
     ports::{CellHandle, workload::Streams},
 };
 use tokio::time::{Instant, sleep, sleep_until};
@@ -84,8 +86,9 @@ impl Run<'_> {
             Err(Skip) => Urgency::EvidenceUnwritable,
         };
         self.enter(Phase::Run);
+        let unwritable = self.release_reports();
         let ending = workload
-            .wait(deadline, grace(run), &mut self.stop, urgency)
+            .wait(deadline, grace(run), &mut self.stop, urgency, unwritable)
             .await;
         self.outcome.output = Some(
             supervisor
@@ -119,6 +122,7 @@ impl Run<'_> {
             other => other.to_string(),
         };
         let skip = self.fail(error);
+        self.close_network().await;
         self.completed(run, Some(text), Duration::ZERO).await?;
         Err(skip)
     }
@@ -144,10 +148,11 @@ impl Run<'_> {
         };
         self.outcome.exit_report = ending.report;
         self.working_folder = ending.folder;
-        let failed = !failures.is_empty() || self.outcome.first_error.is_some();
         for failure in failures {
             self.note(Err(failure));
         }
+        self.close_network().await;
+        let failed = self.outcome.first_error.is_some();
         self.completed(run, text, duration).await?;
         if failed { Err(Skip) } else { Ok(()) }
     }
@@ -164,12 +169,21 @@ impl Run<'_> {
             _ => -1,
         };
         self.command_exit_code = Some(exit_code);
+        let spawn_error = spawn_error.map(text::cut);
+        if let Some(mode) = self.network_mode() {
+            self.queue(&NetworkEnforcement::by_gateway(
+                self.spec,
+                mode,
+                exit_code,
+                spawn_error.clone(),
+            ))?;
+        }
         let report = self.outcome.exit_report.as_ref();
         let completed = CommandCompleted {
             argv: run.argv.clone(),
             exit_code,
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-            spawn_error: spawn_error.map(text::cut),
+            spawn_error,
             ended_by: self.outcome.ended_by,
             signal: signal_of(self.outcome.end),
             usage: report.map(|report| (&report.usage).into()),

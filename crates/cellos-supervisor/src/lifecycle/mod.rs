@@ -9,17 +9,19 @@
 
 mod command;
 mod exports;
+mod network;
 mod text;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use cellos_core::{
     CellosError, ExecutionCellSpec,
     canonical::canonical_spec_hash,
     event::{
         self, AdmissionAllowed, ComplianceSummary, ContainerSecurity, Declared, Destroyed, EndedBy,
-        EventKind, Failed, Homeostasis, Lineage, NetworkPolicy, NetworkScope, NoticeEvent, Outcome,
-        ResidueClass, Started, Subject, TerminalState, UniversalTokenAccepted,
+        EventKind, Failed, Homeostasis, Lineage, NetworkMode, NetworkPolicy, NetworkScope,
+        NoticeEvent, Outcome, ResidueClass, Started, Subject, TerminalState,
+        UniversalTokenAccepted,
     },
     ports::{
         CellHandle,
@@ -38,6 +40,8 @@ use crate::{
     state::{LogFormat, RECORD_FORMAT_VERSION, RunLease, RunRecord},
 };
 
+use network::Network;
+
 /// Runs one cell.
 pub(crate) async fn run(
     supervisor: &Supervisor,
@@ -50,8 +54,8 @@ pub(crate) async fn run(
     let spec = &document.spec;
     let mut run = Run {
         journal: Journal::new(
-            &*supervisor.events,
-            &*supervisor.clock,
+            Arc::clone(&supervisor.events),
+            Arc::clone(&supervisor.clock),
             Subject::of(spec, &request.run_id).with_document(&request.raw_spec_sha256),
         ),
         facts: Facts {
@@ -63,7 +67,9 @@ pub(crate) async fn run(
             session_id: ulid::Ulid::generate().to_string(),
             started_event_id: new_id(),
             backend: supervisor.backend.descriptor().name.into_owned(),
+            network_mode: None,
         },
+        network: Network::None,
         ttl: Deadline::ttl(Instant::now(), spec.lifetime.ttl_seconds),
         phase: (Phase::Record, Instant::now()),
         started: false,
@@ -82,6 +88,7 @@ pub(crate) async fn run(
             residue: None,
             left_over_processes: 0,
             output: None,
+            egress: None,
             artifacts: Vec::new(),
             timings: Vec::new(),
             first_error: None,
@@ -98,6 +105,7 @@ pub(crate) async fn run(
             Ok(cell) => {
                 // Its errors are kept by the run; what follows happens either way.
                 let _ = run.live(&cell, &mut lease, streams).await;
+                run.close_network().await;
                 run.destroy(&cell).await;
                 run.sum_up().await
             }
@@ -130,12 +138,15 @@ struct Facts {
     session_id: String,
     started_event_id: String,
     backend: String,
+    /// Of a cell with a network.
+    network_mode: Option<NetworkMode>,
 }
 
 struct Run<'a> {
     supervisor: &'a Supervisor,
     spec: &'a ExecutionCellSpec,
-    journal: Journal<'a>,
+    journal: Journal,
+    network: Network,
     facts: Facts,
     stop: StopRequests,
     /// The end of the cell's life, counted from before its creation.
@@ -199,24 +210,32 @@ impl<'a> Run<'a> {
     ) -> Result<CellHandle, Skip> {
         self.enter(Phase::Create);
         self.ttl = Deadline::ttl(Instant::now(), self.spec.lifetime.ttl_seconds);
-        let backend = &self.supervisor.backend;
-        let (error, answered) = match timeout(bounds::CREATE, backend.create(document)).await {
-            Ok(Ok(cell)) => return self.created(cell).await,
-            Ok(Err(error)) => (error, true),
-            Err(_) => {
-                let error = CellosError::Host(no_answer("create", bounds::CREATE));
-                (error, false)
+        let (error, answered) = match self.prepare_network().await {
+            Ok(()) => {
+                let creating = self.supervisor.backend.create(document);
+                match timeout(bounds::CREATE, creating).await {
+                    Ok(Ok(cell)) => return self.created(cell).await,
+                    Ok(Err(error)) => (RunError::Create(error), true),
+                    Err(_) => {
+                        let error = CellosError::Host(no_answer("create", bounds::CREATE));
+                        (RunError::Create(error), false)
+                    }
+                }
             }
+            Err(error) => (RunError::Network(error), true),
         };
         let failed = Failed {
             ttl_seconds: self.spec.lifetime.ttl_seconds,
             backend: self.facts.backend.clone(),
-            reason: error.to_string(),
+            reason: match &error {
+                RunError::Create(error) => error.to_string(),
+                error => error.to_string(),
+            },
             spec_hash: Some(self.facts.raw_spec_sha256.clone()),
             placement: event::placement(self.spec),
             tenant_id: self.journal.subject().tenant_id().map(str::to_owned),
         };
-        let skip = self.fail(RunError::Create(error));
+        let skip = self.fail(error);
         let noticed = self.emit_notices().await;
         self.note(noticed);
         if !answered {
@@ -265,6 +284,7 @@ impl<'a> Run<'a> {
         streams: Streams,
     ) -> Result<(), Skip> {
         self.record_cell(cell, lease)?;
+        self.open_network(cell).await?;
         self.start(cell).await?;
         self.inspect(cell).await?;
         self.command(cell, streams).await?;
@@ -297,7 +317,10 @@ impl<'a> Run<'a> {
             placement: event::placement(self.spec),
             tenant_id: self.journal.subject().tenant_id().map(str::to_owned),
             backend: Some(self.facts.backend.clone()),
-            declared: Some(Box::new(Declared::of(self.spec))),
+            declared: Some(Box::new(Declared {
+                network_mode: self.network_mode(),
+                ..Declared::of(self.spec)
+            })),
         };
         let stamp = self.journal.stamp_with(self.facts.started_event_id.clone());
         let event = event::started(
@@ -390,7 +413,10 @@ impl<'a> Run<'a> {
         self.note(queued);
         let queued = match canonical_spec_hash(self.spec) {
             Ok(hash) => {
-                let homeostasis = Homeostasis::uncounted(self.spec, hash);
+                let homeostasis = match &self.outcome.egress {
+                    Some(egress) => Homeostasis::counted(self.spec, hash, egress),
+                    None => Homeostasis::uncounted(self.spec, hash),
+                };
                 self.journal.queue(&homeostasis)
             }
             Err(error) => Err(RunError::Event {
@@ -463,7 +489,7 @@ impl<'a> Run<'a> {
                 .map(|report| report.limits_hit.iter().copied().map(Into::into).collect())
                 .unwrap_or_default(),
             output: outcome.output,
-            egress: None,
+            egress: outcome.egress.clone(),
             residue: outcome
                 .residue
                 .as_ref()

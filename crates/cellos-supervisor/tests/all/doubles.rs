@@ -14,6 +14,7 @@ use cellos_core::{
     CellosError, CloudEventV1, ExecutionCellDocument,
     ports::{
         CellBackend, CellHandle, EventSink, TeardownReport,
+        network::{CellNetwork, NetworkNeeds},
         workload::{
             ExitReport, LimitHit, Posture, ReleaseError, Released, Residue, StopSignal, Streams,
             Usage, WorkingFolder, WorkloadControl, WorkloadEnd,
@@ -122,7 +123,9 @@ impl CellBackend for Bridged {
 /// The calls of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Call {
+    PrepareNetwork,
     Create,
+    Network,
     Posture,
     Release,
     Wait,
@@ -267,6 +270,20 @@ impl WorkloadControl for Pretended {
             seccomp_mode: 2,
             ..Posture::default()
         })
+    }
+
+    async fn prepare_network(
+        &self,
+        _cell_id: &str,
+        needs: NetworkNeeds,
+    ) -> Result<(), CellosError> {
+        self.call(Call::PrepareNetwork, &format!(" {:?}", needs.tcp_ports))
+            .await
+    }
+
+    async fn network(&self, _cell_id: &str) -> Result<CellNetwork, CellosError> {
+        self.call(Call::Network, "").await?;
+        Ok(CellNetwork::default())
     }
 
     async fn release(&self, _cell_id: &str, _streams: Streams) -> Result<Released, ReleaseError> {
