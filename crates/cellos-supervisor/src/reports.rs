@@ -119,6 +119,10 @@ async fn write(
                     match report {
                         NetworkReport::Flow(flow) => journal.queue(&*flow)?,
                         NetworkReport::Query(query) => journal.queue(&*query)?,
+                        NetworkReport::Drift(drift) => journal.queue(&*drift)?,
+                        NetworkReport::RebindThreshold(passed) => journal.queue(&*passed)?,
+                        NetworkReport::RebindRejected(refused) => journal.queue(&*refused)?,
+                        NetworkReport::DnssecFailed(failed) => journal.queue(&*failed)?,
                     }
                 }
                 journal.write_queued().await?;
