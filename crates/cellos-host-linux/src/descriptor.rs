@@ -17,6 +17,10 @@ pub(crate) fn describe(options: &LauncherOptions) -> BackendDescriptor {
     .enforces(Feature::Mounts, "bind mounts in the cell's mount namespace")
     .enforces(Feature::Processes, "PID and IPC namespaces, seccomp")
     .enforces(Feature::Network, "own network namespace with loopback only")
+    .enforces(
+        Feature::GatewaySockets,
+        "made in the cell's network namespace before its command",
+    )
     .enforces(Feature::User, "user namespace");
     for (feature, controller) in [
         (Feature::Memory, Controller::Memory),

@@ -9,9 +9,13 @@ use std::{
 
 use cellos_core::{
     CellosError,
-    descriptor::{BackendDescriptor, Feature},
-    ports::{CellBackend, EventSink, ExportSink, NoopExportSink, workload::Residue},
+    descriptor::{BackendDescriptor, Feature, Support},
+    ports::{
+        CellBackend, EventSink, ExportSink, NoopExportSink, network::NetworkGateway,
+        workload::Residue,
+    },
 };
+use cellos_egress::{EgressGateway, GatewayConfig};
 use cellos_evidence::log::{EventLog, LogConfig, LogError};
 use cellos_exports::LocalFolder;
 use cellos_host_linux::LinuxBackend;
@@ -166,6 +170,7 @@ pub(crate) struct RunPorts {
     pub(crate) backend: Arc<dyn CellBackend>,
     pub(crate) events: Arc<dyn EventSink>,
     pub(crate) exports: Arc<dyn ExportSink>,
+    pub(crate) gateway: Arc<dyn NetworkGateway>,
     pub(crate) state: StateFolder,
 }
 
@@ -175,6 +180,7 @@ impl RunPorts {
         Supervisor::new(self.backend)
             .events(self.events)
             .exports(self.exports)
+            .gateway(self.gateway)
             .state(self.state)
             .host_runner(HostRunner::this_program())
     }
@@ -275,6 +281,23 @@ pub(crate) fn with_exports(
     }
 }
 
+/// What a backend enforces together with the egress gateway: it is the backend that says whether its
+/// cells can have sockets for one.
+pub(crate) fn with_gateway(mut descriptor: BackendDescriptor) -> BackendDescriptor {
+    match descriptor.features.remove(&Feature::GatewaySockets) {
+        Some(Support::Enforced { .. }) => {
+            descriptor.enforces(Feature::Egress, "egress gateway in the cell's network namespace")
+        }
+        Some(Support::Unavailable { why, mend }) => descriptor.lacks(Feature::Egress, why, mend),
+        None => descriptor,
+    }
+}
+
+/// What gives cells the destinations that their documents declare.
+pub(crate) fn gateway(config: GatewayConfig) -> Arc<dyn NetworkGateway> {
+    Arc::new(EgressGateway::new(config))
+}
+
 /// A fresh id for a run: sortable by time, unique without coordination.
 pub(crate) fn fresh_run_id() -> String {
     ulid::Ulid::generate().to_string()
@@ -373,9 +396,10 @@ fn unavailable(name: &str, source: CellosError) -> Failure {
     .hint("cellos doctor says what this host lacks and how to mend it")
 }
 
-/// What a backend enforces on this host, by itself.
+/// What a backend enforces on this host, with the egress gateway.
 pub(crate) fn descriptor(name: &str) -> Result<BackendDescriptor, Failure> {
-    Ok((find(name)?.describe)(&BackendOptions::from_environment()))
+    let descriptor = (find(name)?.describe)(&BackendOptions::from_environment());
+    Ok(with_gateway(descriptor))
 }
 
 /// What the other backends enforce, for naming one that could.
@@ -383,7 +407,7 @@ pub(crate) fn other_descriptors(chosen: &str) -> Vec<BackendDescriptor> {
     BACKENDS
         .iter()
         .filter(|backend| backend.name != chosen)
-        .map(|backend| (backend.describe)(&BackendOptions::from_environment()))
+        .map(|backend| with_gateway((backend.describe)(&BackendOptions::from_environment())))
         .collect()
 }
 

@@ -19,6 +19,7 @@ use cellos_core::{
     source::{Format, UnknownFields},
 };
 use cellos_sinks::Durability;
+use cellos_egress::GatewayConfig;
 use cellos_supervisor::{EventsLog, RunRequest, state::LogFormat};
 
 use self::{
@@ -214,7 +215,8 @@ fn run(document: &OsStr) -> Result<Success, Failure> {
     }
     let outcome = run_command::block_on(async {
         let backend = backend.start()?;
-        let descriptor = compose::with_exports(backend.descriptor(), config.export_dir.as_deref());
+        let descriptor = compose::with_gateway(backend.descriptor());
+        let descriptor = compose::with_exports(descriptor, config.export_dir.as_deref());
         // A pack's caps ask for more of the backend, so the comparison comes after them.
         let admitted = Intake::effective(name, passed.document.clone())
             .admit(Some(&descriptor), || {
@@ -244,6 +246,7 @@ fn run(document: &OsStr) -> Result<Success, Failure> {
             backend,
             events,
             exports,
+            gateway: compose::gateway(GatewayConfig::default()),
             state,
         };
         run_command::supervise(ports, request).await

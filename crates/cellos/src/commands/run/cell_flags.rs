@@ -8,11 +8,12 @@ use std::{
 use cellos_core::{
     ExecutionCellDocument, ExecutionCellSpec,
     document::{
-        API_VERSION, AuthorityBundle, FilesystemAuthority, KIND_EXECUTION_CELL, Lifetime, Mount,
+        API_VERSION, AuthorityBundle, EgressRule, FilesystemAuthority, KIND_EXECUTION_CELL, Lifetime, Mount,
         MountAccess, RunCpuMax, RunLimits, RunSpec, RunUser, SecretDeliveryMode,
     },
 };
 
+use super::allow;
 use crate::units::{self, UnitError};
 
 /// Time to live of a cell whose flags give none, in seconds: long enough for a build, short enough
@@ -48,6 +49,11 @@ pub(crate) struct CellFlags {
     /// A host folder or file inside the cell, read-only unless :rw; may be repeated
     #[arg(long, value_name = "SOURCE:TARGET[:ro|:rw]", value_parser = MountFlag::parse)]
     mount: Vec<MountFlag>,
+    /// A destination that the command may connect to, by name or address; may be repeated.
+    /// Without a protocol the connection has to be TLS or HTTP for that name; `tcp`, `udp`, `tls`
+    /// and `http` say otherwise
+    #[arg(long, value_name = "HOST:PORT[/PROTOCOL]", value_parser = allow::parse)]
+    allow: Vec<EgressRule>,
     /// An environment variable; nothing is inherited; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = units::variable)]
     env: Vec<(String, String)>,
@@ -116,6 +122,7 @@ impl CellFlags {
             ("--cpus", self.cpus.is_some()),
             ("--pids", self.pids.is_some()),
             ("--mount", !self.mount.is_empty()),
+            ("--allow", !self.allow.is_empty()),
             ("--env", !self.env.is_empty()),
             ("--workdir", self.workdir.is_some()),
             ("--user", self.user.is_some()),
@@ -173,6 +180,7 @@ impl CellFlags {
                     user: self.user,
                 }),
                 authority: AuthorityBundle {
+                    egress_rules: (!self.allow.is_empty()).then(|| self.allow.clone()),
                     filesystem: (!mounts.is_empty()).then_some(FilesystemAuthority { mounts }),
                     ..AuthorityBundle::default()
                 },

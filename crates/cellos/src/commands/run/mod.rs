@@ -1,6 +1,7 @@
 //! `cellos run`: one command in one cell.
 
 mod admission;
+mod allow;
 mod cell_flags;
 mod evidence;
 mod output;
@@ -16,6 +17,7 @@ use std::{
 use cellos_core::{
     ExecutionCellDocument, ports::workload::Streams, signing::Signer, source::UnknownFields,
 };
+use cellos_egress::GatewayConfig;
 use cellos_evidence::log::Durability;
 use cellos_supervisor::{EventsLog, RunOutcome, RunRequest, state::LogFormat};
 use rustix::fs::FileType;
@@ -285,7 +287,8 @@ fn run_with_id(
     let _delivery = sinks.map(|sinks| BesideARun::start(sinks, &events_file));
     let outcome = block_on(async {
         let backend = backend.start()?;
-        let descriptor = compose::with_exports(backend.descriptor(), args.export_dir.as_deref());
+        let descriptor = compose::with_gateway(backend.descriptor());
+        let descriptor = compose::with_exports(descriptor, args.export_dir.as_deref());
         let subject = intake.subject(run_id, &raw_spec_sha256);
         let verdict = Verdict {
             backend: &args.backend,
@@ -337,6 +340,7 @@ fn run_with_id(
             backend,
             events,
             exports,
+            gateway: compose::gateway(GatewayConfig::default()),
             state,
         };
         supervise(ports, request).await
