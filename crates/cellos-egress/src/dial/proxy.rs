@@ -23,6 +23,8 @@ use super::{
 pub(crate) const MAX_PROXY_ANSWER: usize = 8 << 10;
 /// How long a connection through a proxy may take, with everything that the proxy does for it.
 pub(crate) const PROXY_TIME: Duration = Duration::from_secs(30);
+/// How long one address of the proxy has to take a connection: three first packets of TCP.
+pub(crate) const PROXY_ATTEMPT_TIME: Duration = Duration::from_secs(4);
 /// How many of a name's addresses the proxy is asked to connect to, before it is given up: a proxy
 /// answers for each only when its own attempt has failed.
 pub(crate) const MAX_PROXY_ATTEMPTS: usize = 3;
@@ -40,6 +42,15 @@ impl Proxy {
     /// Has the proxy connect to the first of these that takes it.
     pub(super) async fn dial(&self, target: Target<'_>, port: u16) -> Result<Dialled, DialError> {
         let end = Instant::now() + PROXY_TIME;
+        self.dial_until(target, port, end).await
+    }
+
+    async fn dial_until(
+        &self,
+        target: Target<'_>,
+        port: u16,
+        end: Instant,
+    ) -> Result<Dialled, DialError> {
         match timeout_at(end, self.dial_untimed(target, port)).await {
             Ok(dialled) => dialled,
             Err(_) => Err(DialError::TimedOut(PROXY_TIME)),
@@ -91,10 +102,10 @@ impl Proxy {
     }
 
     async fn connect(&self) -> io::Result<TcpStream> {
-        let mut failure = io::Error::new(io::ErrorKind::NotFound, "it has no address");
+        let mut failure = io::Error::new(io::ErrorKind::NotFound, "its host has no address");
         let addresses = lookup_host((self.host.as_str(), self.port)).await?;
         for address in addresses.take(direct::MAX_ADDRESSES) {
-            let until = Instant::now() + direct::ATTEMPT_TIME;
+            let until = Instant::now() + PROXY_ATTEMPT_TIME;
             match timeout_at(until, direct::connect(address)).await {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(error)) => failure = error,
@@ -286,3 +297,7 @@ fn length(bytes: &[u8]) -> io::Result<u8> {
 fn odd(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
+
+#[cfg(test)]
+#[path = "proxy_tests.rs"]
+mod tests;
