@@ -285,9 +285,10 @@ pub(crate) fn with_exports(
 /// cells can have sockets for one.
 pub(crate) fn with_gateway(mut descriptor: BackendDescriptor) -> BackendDescriptor {
     match descriptor.features.remove(&Feature::GatewaySockets) {
-        Some(Support::Enforced { .. }) => {
-            descriptor.enforces(Feature::Egress, "egress gateway in the cell's network namespace")
-        }
+        Some(Support::Enforced { .. }) => descriptor.enforces(
+            Feature::Egress,
+            "egress gateway in the cell's network namespace",
+        ),
         Some(Support::Unavailable { why, mend }) => descriptor.lacks(Feature::Egress, why, mend),
         None => descriptor,
     }

@@ -130,11 +130,12 @@ impl Proxy {
             "CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n"
         ));
         if let Some(login) = &self.login {
-            let pair = Zeroizing::new(format!(
-                "{}:{}",
-                login.user.as_str(),
-                login.password.as_str()
-            ));
+            // With all its room at once: growing would leave copies behind.
+            let room = login.user.len() + 1 + login.password.len();
+            let mut pair = Zeroizing::new(String::with_capacity(room));
+            pair.push_str(&login.user);
+            pair.push(':');
+            pair.push_str(&login.password);
             let basic = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
             request.reserve(basic.len() + 64);
             request.push_str("Proxy-Authorization: Basic ");

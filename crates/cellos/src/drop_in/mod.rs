@@ -18,8 +18,8 @@ use cellos_core::{
     signing::{HmacKey, SoftwareSigner},
     source::{Format, UnknownFields},
 };
-use cellos_sinks::Durability;
 use cellos_egress::GatewayConfig;
+use cellos_sinks::Durability;
 use cellos_supervisor::{EventsLog, RunRequest, state::LogFormat};
 
 use self::{

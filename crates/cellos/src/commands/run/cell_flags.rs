@@ -8,8 +8,8 @@ use std::{
 use cellos_core::{
     ExecutionCellDocument, ExecutionCellSpec,
     document::{
-        API_VERSION, AuthorityBundle, EgressRule, FilesystemAuthority, KIND_EXECUTION_CELL, Lifetime, Mount,
-        MountAccess, RunCpuMax, RunLimits, RunSpec, RunUser, SecretDeliveryMode,
+        API_VERSION, AuthorityBundle, EgressRule, FilesystemAuthority, KIND_EXECUTION_CELL,
+        Lifetime, Mount, MountAccess, RunCpuMax, RunLimits, RunSpec, RunUser, SecretDeliveryMode,
     },
 };
 
