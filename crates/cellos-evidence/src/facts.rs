@@ -246,6 +246,22 @@ facts! {
         sni_host: Cow<'a, str> = "sniHost",
         /// Rule that a flow was decided by.
         nft_rule_ref: Cow<'a, str> = "nftRuleRef",
+        /// Id of a decision about a flow.
+        decision_id: Cow<'a, str> = "decisionId",
+        /// Id of a name query.
+        query_id: Cow<'a, str> = "queryId",
+        /// Name that a flow was asked for.
+        requested_name: Cow<'a, str> = "requestedName",
+        /// Name that the bytes of a flow carried instead.
+        presented_name: Cow<'a, str> = "presentedName",
+        /// Bytes of a flow out of the cell.
+        bytes_out: u64 = "bytesOut",
+        /// Bytes of a flow into the cell.
+        bytes_in: u64 = "bytesIn",
+        /// More about a decision.
+        detail: Cow<'a, str> = "detail",
+        /// How many decisions an event sums up.
+        count: u64 = "count",
         /// Name that was asked for.
         query_name: Cow<'a, str> = "queryName",
         /// Type of the question.
@@ -254,6 +270,8 @@ facts! {
         fqdn: Cow<'a, str> = "fqdn",
         /// What it resolved to.
         targets: List<TargetFacts<'a>> = "targets",
+        /// What the cell did with its network.
+        egress: Box<EgressRecordFacts<'a>> = "egress",
         /// Which file is not what the manifest says.
         role: Cow<'a, str> = "role",
         /// Whether a warm pool had a machine.
@@ -300,6 +318,30 @@ facts! {
         limits: LimitsFacts<'a> = "limits",
         /// `run.timeoutMs`.
         timeout_ms: u64 = "timeoutMs",
+        /// `learn` where the network lets everything through.
+        network_mode: Cow<'a, str> = "networkMode",
+    }
+
+    /// What a cell did with its network, counted.
+    pub struct EgressRecordFacts {
+        /// How many rules are declared.
+        declared_rules: u64 = "declaredRules",
+        /// Places of the rules that let something through.
+        exercised_rules: List<u64> = "exercisedRules",
+        /// Flows that were let through.
+        flows_allowed: u64 = "flowsAllowed",
+        /// Flows that were refused.
+        flows_refused: u64 = "flowsRefused",
+        /// Name queries that were refused.
+        queries_refused: u64 = "queriesRefused",
+        /// Bytes out of the cell.
+        bytes_out: u64 = "bytesOut",
+        /// Bytes into the cell.
+        bytes_in: u64 = "bytesIn",
+        /// Refusals that have no event of their own.
+        summed_up: u64 = "summedUp",
+        /// Whether everything was let through.
+        learning: bool = "learning",
     }
 
     /// One egress rule.

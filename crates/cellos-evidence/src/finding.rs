@@ -145,6 +145,10 @@ kinds! {
     UndeclaredSecret = "undeclared_secret" Error,
     /// A connection that the document does not declare.
     UndeclaredFlow = "undeclared_flow" Error,
+    /// What the end says about the network is not what the events told.
+    NetworkMismatch = "network_mismatch" Error,
+    /// A run was not held to its document, in order to learn what it needs.
+    LearnedNetwork = "learned_network" Note,
     /// An artifact that the document does not declare.
     UndeclaredExport = "undeclared_export" Error,
     /// Two events give different exit codes.

@@ -48,7 +48,7 @@ pub fn runtime_trace(run: &RunEvidence, attester: &Attester) -> Result<Statement
             "type": MONITOR_TYPE,
             "tracePolicy": {
                 "process": "the cell's first process and its end; not its descendants",
-                "network": if flows.is_empty() { "not watched" } else { "decisions of the cell's firewall" },
+                "network": if flows.is_empty() { "not watched" } else { "decisions of the egress gateway" },
                 "fileAccess": "files that were exported; no others",
             },
         },
@@ -115,6 +115,14 @@ fn flow(event: &RunEvent) -> Value {
         ("direction", "direction"),
         ("decision", "decision"),
         ("reasonCode", "reasonCode"),
+        ("nftRuleRef", "rule"),
+        ("requestedName", "requestedName"),
+        ("presentedName", "presentedName"),
+        ("bytesOut", "bytesOut"),
+        ("bytesIn", "bytesIn"),
+        ("durationMs", "durationMs"),
+        ("endedBy", "endedBy"),
+        ("count", "count"),
         ("packetCount", "packetCount"),
         ("byteCount", "byteCount"),
     ] {

@@ -71,6 +71,7 @@ pub(super) fn decided(view: &mut RunView, step: Step, event: &Event<'_, '_>) {
             terminal_state: None,
             residue_class: None,
             residue_looked_for: None,
+            egress: None,
             residue_found: Vec::new(),
             at: event.time,
             place: event.place.clone(),

@@ -1,7 +1,7 @@
 //! Taking in the start of a run, which says what its document declares.
 
 use super::{
-    grants,
+    grants, network,
     parts::{Artifact, Declared, EgressRule, EventRef, Limits, Mount},
     short,
     take::{Event, items, kept},
@@ -44,6 +44,7 @@ pub(super) fn started(view: &mut RunView, event: &mut Event<'_, '_>) {
             );
         }
         view.declared = Some(declared);
+        network::mode(view, facts.network_mode.as_deref(), event.findings);
         grants::check_what_came_before(view, event.findings);
     }
 }

@@ -1,6 +1,7 @@
 //! What can be said of a run when it has ended.
 
 use super::{
+    network,
     parts::{EndKind, EndView},
     view::{RunView, micros_between},
 };
@@ -43,6 +44,7 @@ pub(super) fn check(view: &mut RunView, findings: &mut Vec<Finding>) {
     residue(view, &end, findings);
     exit_codes(view, &end, findings);
     outcome(view, &end, findings);
+    network::check(view, &end, findings);
     lifetime(view, &end, lost, findings);
 }
 

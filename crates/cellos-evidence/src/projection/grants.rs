@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 
+use cellos_core::admission::{EgressHost, EgressProtocol};
+
 use super::{
-    parts::{EgressRule, ExportView, FlowLayer, FlowView, IdentityStage, IdentityView},
+    network::{FlowLayer, FlowView},
+    parts::{EgressRule, ExportView, IdentityStage, IdentityView},
     view::RunView,
 };
 use crate::finding::{Finding, FindingKind};
@@ -83,7 +86,10 @@ pub(super) fn check_flow(view: &mut RunView, flow: &FlowView, findings: &mut Vec
     }
     let detail = format!(
         "a connection to {:?}{} was allowed, which the document does not declare",
-        flow.host.as_deref().unwrap_or("an unknown host"),
+        flow.requested_name
+            .as_deref()
+            .or(flow.host.as_deref())
+            .unwrap_or("an unknown host"),
         flow.port
             .map(|port| format!(" port {port}"))
             .unwrap_or_default(),
@@ -93,7 +99,7 @@ pub(super) fn check_flow(view: &mut RunView, flow: &FlowView, findings: &mut Vec
 }
 
 fn is_declared(view: &RunView, flow: &FlowView) -> bool {
-    let index = flow.rule.as_deref().and_then(rule_index);
+    let index = flow.rule_index();
     let Some(declared) = &view.declared else {
         // Published logs say how many rules there are, and no more.
         return match view.egress_rule_count {
@@ -112,12 +118,16 @@ fn is_declared(view: &RunView, flow: &FlowView) -> bool {
 }
 
 /// The number in `authority.egressRules[3]`.
-fn rule_index(rule: &str) -> Option<u64> {
+pub(super) fn rule_index(rule: &str) -> Option<u64> {
     rule.strip_prefix("authority.egressRules[")?
         .strip_suffix(']')?
         .parse()
         .ok()
 }
+
+/// The reason of flows that our gateway let through for a rule: it tells names where there are
+/// any, so that an address without a name was covered as such.
+const BY_OUR_GATEWAY: &str = "egress_rule_match";
 
 /// Whether a rule covers a flow; see the contract for what protocols mean.
 pub(super) fn covers(view: &RunView, rule: &EgressRule, flow: &FlowView) -> bool {
@@ -125,87 +135,79 @@ pub(super) fn covers(view: &RunView, rule: &EgressRule, flow: &FlowView) -> bool
     let protocol = flow
         .protocol
         .as_deref()
-        .is_none_or(|used| transport(Some(used)) == transport(rule.protocol.as_deref()));
+        .is_none_or(|used| is_same_transport(used, rule.protocol.as_deref().unwrap_or("tcp")));
+    let named = match flow.layer {
+        FlowLayer::Packet => flow.requested_name.as_deref(),
+        _ => flow.host.as_deref(),
+    };
     port && protocol
-        && match (flow.layer, flow.host.as_deref()) {
-            (FlowLayer::Packet, None) => true,
-            (FlowLayer::Packet, Some(address)) => covers_address(view, &rule.host, address),
-            (_, None) => false,
-            (_, Some(name)) => covers_name(&rule.host, name),
+        && match (flow.layer, named, flow.host.as_deref()) {
+            (_, Some(name), _) => covers_name(&rule.host, name),
+            (FlowLayer::Packet, None, Some(address)) => {
+                let by_name = match flow.reason_code.as_deref() {
+                    Some(BY_OUR_GATEWAY) => ByName::Never,
+                    _ => ByName::AsResolved,
+                };
+                covers_address(view, &rule.host, address, by_name)
+            }
+            (FlowLayer::Packet, None, None) => true,
+            (_, None, _) => false,
         }
 }
 
-#[derive(PartialEq, Eq)]
-enum Transport {
-    Tcp,
-    Udp,
-    Other(String),
+fn is_same_transport(used: &str, declared: &str) -> bool {
+    match (transport(used), transport(declared)) {
+        (None, None) => used.eq_ignore_ascii_case(declared),
+        (used, declared) => used == declared,
+    }
 }
 
-fn transport(protocol: Option<&str>) -> Transport {
-    match protocol.map(str::to_ascii_lowercase).as_deref() {
-        None | Some("" | "tcp" | "https" | "http" | "6") => Transport::Tcp,
-        Some("udp" | "dns-acknowledged" | "17") => Transport::Udp,
-        Some(other) => Transport::Other(other.to_owned()),
+/// The transport, also by the number of its protocol; `None` for an unknown one.
+fn transport(protocol: &str) -> Option<EgressProtocol> {
+    match protocol {
+        "" | "6" => Some(EgressProtocol::Tcp),
+        "17" => Some(EgressProtocol::Udp),
+        other => EgressProtocol::of(Some(other)),
     }
 }
 
 fn covers_name(rule: &str, name: &str) -> bool {
-    let (rule, name) = (rule.trim_end_matches('.'), name.trim_end_matches('.'));
-    match rule.strip_prefix('*') {
-        Some(suffix) if suffix.starts_with('.') => {
-            let at = name.len().checked_sub(suffix.len());
-            at.filter(|at| *at > 0)
-                .and_then(|at| name.get(at..))
-                .is_some_and(|end| end.eq_ignore_ascii_case(suffix))
+    rule.parse::<EgressHost>()
+        .is_ok_and(|rule| rule.matches(name))
+}
+
+/// Whether a rule with a name may cover an address without one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ByName {
+    /// The log would tell the name.
+    Never,
+    /// It covers the addresses that the log says the name resolved to, and where the log does not
+    /// say, any.
+    AsResolved,
+}
+
+fn covers_address(view: &RunView, rule: &str, address: &str, by_name: ByName) -> bool {
+    let (Ok(rule), Ok(EgressHost::Ip(address))) = (rule.parse(), address.parse()) else {
+        return false;
+    };
+    match rule {
+        EgressHost::Any => true,
+        EgressHost::Ip(declared) => declared == address,
+        EgressHost::Cidr(block) => block.contains(address),
+        EgressHost::Name(_) | EgressHost::Wildcard(_) => {
+            by_name == ByName::AsResolved && is_resolved(view, &rule, address)
         }
-        _ => rule.eq_ignore_ascii_case(name),
     }
 }
 
-/// A rule with a name covers the addresses that the log says it resolved to, and where the log
-/// does not say, any.
-fn covers_address(view: &RunView, rule: &str, address: &str) -> bool {
-    let Ok(address) = plain_address(address) else {
-        return false;
-    };
-    if let Ok(host) = plain_address(rule) {
-        return host == address;
-    }
-    if let Some((network, bits)) = rule.split_once('/')
-        && let (Ok(network), Ok(bits)) = (plain_address(network), bits.parse())
-    {
-        return is_within(network, bits, address);
-    }
+fn is_resolved(view: &RunView, rule: &EgressHost, address: IpAddr) -> bool {
     let mut resolved = view
         .resolved
         .items
         .iter()
-        .filter(|(name, _)| covers_name(rule, name))
+        .filter(|(name, _)| rule.matches(name))
         .peekable();
     resolved.peek().is_none()
         || !view.resolved.is_complete()
-        || resolved.any(|(_, known)| plain_address(known).is_ok_and(|known| known == address))
-}
-
-fn plain_address(text: &str) -> Result<IpAddr, std::net::AddrParseError> {
-    let text = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-        .unwrap_or(text);
-    text.parse::<IpAddr>().map(|address| address.to_canonical())
-}
-
-fn is_within(network: IpAddr, bits: u32, address: IpAddr) -> bool {
-    match (network, address) {
-        (IpAddr::V4(network), IpAddr::V4(address)) if bits <= 32 => {
-            let differing = network.to_bits() ^ address.to_bits();
-            differing.checked_shr(32 - bits).unwrap_or(0) == 0
-        }
-        (IpAddr::V6(network), IpAddr::V6(address)) if bits <= 128 => {
-            let differing = network.to_bits() ^ address.to_bits();
-            differing.checked_shr(128 - bits).unwrap_or(0) == 0
-        }
-        _ => false,
-    }
+        || resolved.any(|(_, known)| known.parse() == Ok(EgressHost::Ip(address)))
 }

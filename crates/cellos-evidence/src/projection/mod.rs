@@ -10,6 +10,7 @@ mod admission;
 mod begin;
 mod ending;
 mod grants;
+mod network;
 mod parts;
 mod snapshot;
 mod source;
@@ -31,10 +32,11 @@ pub use self::admission::MAX_WAITING_ADMISSIONS;
 pub use self::ending::{
     DEFAULT_GRACE_SECONDS, END_SLACK_SECONDS, EXPORT_SLACK_SECONDS, TEARDOWN_SLACK_SECONDS,
 };
+pub use self::network::{EgressView, FlowLayer, FlowView, NetworkTotals};
 pub use self::parts::{
     AdmissionView, Artifact, CommandView, CorrelationView, Declared, EgressRule, EndKind, EndView,
-    EventRef, ExportView, FlowLayer, FlowView, IdentityStage, IdentityView, LimitView, Limits,
-    MachineDigests, MachineView, Mount, Phase, PlacementView, PostureView, UsageView,
+    EventRef, ExportView, IdentityStage, IdentityView, LimitView, Limits, MachineDigests,
+    MachineView, Mount, Phase, PlacementView, PostureView, UsageView,
 };
 pub use self::snapshot::{
     CurrentState, ExportStage, ExportedFile, IdentityProgress, LifecycleStage, Snapshot,

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::network::EgressView;
 use crate::finding::Place;
 
 /// One event of a run.
@@ -250,43 +251,6 @@ pub enum IdentityStage {
     RevokeFailed,
 }
 
-/// Where a decision about the network was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum FlowLayer {
-    /// Packets.
-    Packet,
-    /// The name a connection asks for.
-    Name,
-    /// A name query.
-    Query,
-}
-
-/// One decision about the network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FlowView {
-    /// Where it was made.
-    pub layer: FlowLayer,
-    /// `allow` or `deny`.
-    pub decision: String,
-    /// Address or name.
-    pub host: Option<String>,
-    /// Port.
-    pub port: Option<u64>,
-    /// Protocol.
-    pub protocol: Option<String>,
-    /// Why.
-    pub reason_code: Option<String>,
-    /// The rule, as the event names it.
-    pub rule: Option<String>,
-    /// Whether it is about a connection out of the cell that the document has to declare.
-    pub needs_rule: bool,
-    /// Where the event stands.
-    #[serde(serialize_with = "super::view::place")]
-    pub place: Place,
-}
-
 /// One artifact that left the cell, or did not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -374,6 +338,8 @@ pub struct EndView {
     pub residue_looked_for: Option<Vec<String>>,
     /// What was found.
     pub residue_found: Vec<String>,
+    /// What the cell did with its network; published logs do not say.
+    pub egress: Option<EgressView>,
     /// When.
     pub at: Option<Timestamp>,
     /// Where the event stands.

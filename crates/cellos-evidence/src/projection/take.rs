@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{
-    admission, begin,
+    admission, begin, network,
     parts::{
         CommandView, CorrelationView, EndKind, EndView, EventRef, LimitView, MachineView, Phase,
         PlacementView, PostureView, UsageView,
@@ -420,6 +420,10 @@ fn end(view: &mut RunView, step: Step, event: &Event<'_, '_>) {
             .and_then(|residue| residue.found.as_ref())
             .map(|found| view.texts(found.items.iter().map(|s| &**s)))
             .unwrap_or_default(),
+        egress: data
+            .egress
+            .as_deref()
+            .map(|egress| network::record(view, egress)),
         at: event.time,
         place: event.place.clone(),
     };

@@ -4,7 +4,8 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{
     grants,
-    parts::{ExportView, FlowLayer, FlowView, IdentityStage, IdentityView},
+    network::{self, FlowView},
+    parts::{ExportView, IdentityStage, IdentityView},
     step::Step,
     take::{Event, cut, items, kept, missing, push, push_checked},
     view::RunView,
@@ -127,33 +128,14 @@ pub(super) fn identity(view: &mut RunView, step: Step, event: &mut Event<'_, '_>
 }
 
 pub(super) fn flow(view: &mut RunView, step: Step, event: &mut Event<'_, '_>) {
-    let data = event.data;
-    let (layer, decision, host) = match step {
-        Step::Name => (FlowLayer::Name, data.action.as_deref(), &data.sni_host),
-        Step::Query => (FlowLayer::Query, data.decision.as_deref(), &data.query_name),
-        _ => (FlowLayer::Packet, data.decision.as_deref(), &data.dst_addr),
-    };
-    let Some(decision) = decision else {
+    let (flow, size) = view.weigh(|view| {
+        let text = &mut |text: &str| view.text(text);
+        FlowView::read(step, event.data, event.time, event.place, text)
+    });
+    let Some(flow) = flow else {
         return missing(view, event, "decision");
     };
-    let reason = data.reason_code.as_deref();
-    let (flow, size) = view.weigh(|view| FlowView {
-        layer,
-        decision: view.text(decision),
-        host: kept(view, host.as_deref()),
-        port: data.dst_port,
-        protocol: kept(view, data.protocol.as_deref()),
-        reason_code: kept(view, reason),
-        rule: kept(view, data.nft_rule_ref.as_deref()),
-        needs_rule: decision == "allow"
-            && layer != FlowLayer::Query
-            && data.direction.as_deref() != Some("ingress")
-            && !matches!(
-                reason,
-                Some("nft_resolver_allowlist_match" | "egress_declared_allowlist")
-            ),
-        place: event.place.clone(),
-    });
+    network::count(view, &flow);
     grants::check_flow(view, &flow, event.findings);
     push_checked(view, |view| &mut view.flows, (flow, size), event);
 }

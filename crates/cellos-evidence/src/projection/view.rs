@@ -3,10 +3,11 @@
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
+use super::network::{FlowView, NetworkTotals};
 use super::parts::{
     AdmissionView, CommandView, CorrelationView, Declared, EgressRule, EndView, EventRef,
-    ExportView, FlowView, IdentityView, LimitView, MachineDigests, Phase, PlacementView,
-    PostureView, UsageView,
+    ExportView, IdentityView, LimitView, MachineDigests, Phase, PlacementView, PostureView,
+    UsageView,
 };
 use crate::finding::{Finding, FindingKind, Place, RunKey, Severity};
 
@@ -112,6 +113,8 @@ pub struct RunView {
     pub identities: Kept<IdentityView>,
     /// Decisions about the network.
     pub flows: Kept<FlowView>,
+    /// Their sums.
+    pub network: NetworkTotals,
     /// Addresses that declared names resolved to.
     pub resolved: Kept<(String, String)>,
     /// Artifacts.
@@ -172,6 +175,7 @@ impl RunView {
             summary_exit_code: None,
             identities: Kept::default(),
             flows: Kept::default(),
+            network: NetworkTotals::default(),
             resolved: Kept::default(),
             exports: Kept::default(),
             usage: None,

@@ -1,6 +1,7 @@
 //! Each rule about the meaning of a run: a run that keeps it, and one that breaks it.
 
 mod broken;
+mod network;
 
 use std::{path::PathBuf, sync::Arc};
 
