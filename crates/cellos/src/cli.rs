@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use crate::{
     commands::{
         attest, completions, doctor, explain, forward, inspect, keys, man, prove, ps, reap, run,
-        schema, validate, verify, version, vm,
+        schema, validate, verify, version, vm, why,
     },
     compose::PreparedBackend,
     exit::Exit,
@@ -43,6 +43,7 @@ enum Command {
     Ps(ps::PsArgs),
     Inspect(inspect::InspectArgs),
     Explain(explain::ExplainArgs),
+    Why(why::WhyArgs),
     Verify(Box<verify::VerifyArgs>),
     Prove(Box<prove::ProveArgs>),
     Reap(reap::ReapArgs),
@@ -84,6 +85,7 @@ fn dispatch(command: Command, begun: Option<PreparedBackend>) -> Result<Exit, Fa
         Command::Ps(args) => ps::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Why(args) => why::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Prove(args) => prove::run(&args),
         Command::Reap(args) => reap::run(&args),

@@ -17,3 +17,4 @@ pub(crate) mod validate;
 pub(crate) mod verify;
 pub(crate) mod version;
 pub(crate) mod vm;
+pub(crate) mod why;

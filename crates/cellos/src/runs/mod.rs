@@ -1,6 +1,7 @@
 //! The runs that a log tells of: reading it, and finding one of them.
 
 pub(crate) mod find;
+pub(crate) mod reasons;
 pub(crate) mod show;
 pub(crate) mod story;
 

@@ -40,3 +40,4 @@ mod tokens;
 mod trial;
 mod validate;
 mod verify;
+mod why;

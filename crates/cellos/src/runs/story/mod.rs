@@ -4,6 +4,7 @@ mod ending;
 mod grants;
 pub(crate) mod html;
 pub(crate) mod markdown;
+mod network;
 pub(crate) mod terminal;
 
 use std::path::Path;
@@ -95,6 +96,7 @@ impl Story {
             section("What it was", Content::Facts(identity(run))),
             section("Timeline", Content::Timeline(timeline(run))),
             section("Granted and used", Content::Grants(grants::of(run))),
+            section("Network", Content::Text(network::of(run))),
             section("Isolation", Content::Facts(isolation(run))),
             section("What was left", Content::Text(vec![residue(run)])),
             section("Findings", Content::Findings(findings(run))),
