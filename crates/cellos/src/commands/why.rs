@@ -232,7 +232,7 @@ fn lines(told: &Told) -> Vec<String> {
         }
     };
     let rule = flow.rule.clone();
-    let named = told.rule.as_ref().map(|rule| format!("{rule}"));
+    let named = told.rule.clone();
     add(
         "rule",
         rule.map(|rule| {
