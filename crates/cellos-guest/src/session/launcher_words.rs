@@ -39,6 +39,8 @@ impl Session {
     ) -> Result<(), SessionError> {
         match message {
             FromLauncher::Ended { ended, .. } => self.ended(ended),
+            // No plan of a guest's asks for sockets; what came closes here.
+            FromLauncher::Network { .. } => Ok(()),
             FromLauncher::Reply { number, reply } => {
                 self.answer(number, reply, descriptor, launcher)
             }
