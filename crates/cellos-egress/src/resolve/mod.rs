@@ -1,9 +1,37 @@
 //! Real addresses and records of names, from outside of the cell, judged before anybody sees them.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
-use cellos_core::document::DnsQueryType;
+use cellos_core::{
+    document::{AuthorityBundle, DnsAuthority, DnsQueryType, DnsResolver, DnsResolverProtocol},
+    ports::network::NetworkReports,
+};
+
+use self::{
+    cell::{CellResolver, Drift, Source},
+    endpoint::{Endpoint, EndpointProblem},
+    keep::Keep,
+    rebind::Rebinding,
+    server::{Dnssec, Server, Unsigned},
+    trust::TrustProblem,
+};
+use crate::rules::Rules;
+
+mod answer;
+mod cell;
+mod endpoint;
+mod host;
+mod keep;
+mod rebind;
+mod server;
+mod trust;
+
+#[cfg(test)]
+mod tests;
+
+/// Most resolvers that one document can declare: each can take seconds to fail.
+const RESOLVERS_MAX: usize = 8;
 
 /// Where a name leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,4 +82,115 @@ pub(crate) trait Resolve: Send + Sync {
 
     /// Records of a type that the document allows.
     async fn records(&self, name: &str, kind: DnsQueryType) -> Result<Records, ResolveFailure>;
+}
+
+/// Why names cannot be resolved as a document wants it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResolverProblem {
+    /// Too many resolvers.
+    #[error("spec.authority.dnsAuthority.resolvers: declares more than {RESOLVERS_MAX}")]
+    TooMany,
+    /// An endpoint that cannot be asked.
+    #[error("spec.authority.dnsAuthority.resolvers[{index}].endpoint: {problem}")]
+    Endpoint {
+        /// Which resolver.
+        index: usize,
+        /// What is wrong.
+        problem: EndpointProblem,
+    },
+    /// Nothing to trust in TLS.
+    #[error("spec.authority.dnsAuthority.resolvers[{index}]: {problem}")]
+    Tls {
+        /// Which resolver.
+        index: usize,
+        /// What is wrong.
+        problem: TrustProblem,
+    },
+    /// Nothing to trust in DNSSEC.
+    #[error("spec.authority.dnsAuthority.resolvers[{index}].dnssec.trustAnchorsPath: {problem}")]
+    Anchors {
+        /// Which resolver.
+        index: usize,
+        /// What is wrong.
+        problem: TrustProblem,
+    },
+}
+
+/// The resolver of a cell with this authority: the resolvers that it declares, or else the host's
+/// own. What is amiss with answers goes to `reports`.
+pub(crate) fn resolver_for(
+    authority: &AuthorityBundle,
+    rules: &Rules,
+    reports: Arc<dyn NetworkReports>,
+) -> Result<Arc<dyn Resolve>, ResolverProblem> {
+    let bundle = std::env::var_os(trust::CA_BUNDLE);
+    let none = DnsAuthority::default();
+    let dns = authority.dns_authority.as_ref().unwrap_or(&none);
+    let source = match dns.resolvers.as_slice() {
+        [] => Source::Host(Box::new(Server::of_host())),
+        declared => Source::Declared(servers(declared, bundle.as_deref())?),
+    };
+    let drift = match dns.refresh_policy {
+        Some(_) => Drift::Told,
+        None => Drift::Ignored,
+    };
+    Ok(Arc::new(CellResolver::new(
+        source,
+        rules.clone(),
+        (Keep::of(dns.refresh_policy), drift),
+        dns.rebinding_policy.as_ref().map(Rebinding::of),
+        reports,
+    )))
+}
+
+fn servers(
+    declared: &[DnsResolver],
+    bundle: Option<&std::ffi::OsStr>,
+) -> Result<Vec<Server>, ResolverProblem> {
+    if declared.len() > RESOLVERS_MAX {
+        return Err(ResolverProblem::TooMany);
+    }
+    let mut tls = None;
+    let mut servers = Vec::new();
+    for (index, resolver) in declared.iter().enumerate() {
+        let endpoint = Endpoint::of(resolver.protocol, &resolver.endpoint)
+            .map_err(|problem| ResolverProblem::Endpoint { index, problem })?;
+        let speaks_tls = matches!(
+            resolver.protocol,
+            DnsResolverProtocol::Dot | DnsResolverProtocol::Doh
+        );
+        if speaks_tls && tls.is_none() {
+            let config =
+                trust::tls(bundle).map_err(|problem| ResolverProblem::Tls { index, problem })?;
+            tls = Some(config);
+        }
+        let dnssec =
+            dnssec(resolver).map_err(|problem| ResolverProblem::Anchors { index, problem })?;
+        let tls = tls.clone().filter(|_| speaks_tls);
+        let id = resolver.resolver_id.clone();
+        servers.push(Server::declared(id, endpoint, tls, dnssec));
+    }
+    Ok(servers)
+}
+
+fn dnssec(resolver: &DnsResolver) -> Result<Option<Dnssec>, TrustProblem> {
+    let Some(policy) = resolver.dnssec.as_ref().filter(|policy| policy.validate) else {
+        return Ok(None);
+    };
+    let (anchors, anchors_name) = trust::anchors(policy.trust_anchors_path.as_deref())?;
+    Ok(Some(Dnssec {
+        anchors: Arc::new(anchors),
+        anchors_name,
+        unsigned: match policy.fail_closed {
+            true => Unsigned::Refused,
+            false => Unsigned::Taken,
+        },
+    }))
+}
+
+/// Now, as events say it.
+fn now() -> String {
+    jiff::Timestamp::now()
+        .strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
+        .to_string()
 }
