@@ -1,5 +1,7 @@
 //! `spec.authority`: secret names, egress rules, and what nobody enforces.
 
+use std::{collections::BTreeSet, net::IpAddr};
+
 use serde_json::Value;
 
 use super::{
@@ -7,8 +9,13 @@ use super::{
 };
 use crate::{
     document::{AuthorityBundle, EgressRule},
+    ports::network::{NAME_POOL_V4, NAME_POOL_V6},
     source::ProblemCode,
 };
+
+/// Most different ports in the egress rules of a document, TCP and UDP counted apart. Each is a
+/// socket inside the cell, which the gateway holds too.
+pub const MAX_EGRESS_PORTS: usize = 1024;
 
 pub(super) fn check_secret_refs(authority: &AuthorityBundle, report: &mut Report) {
     for (index, name) in authority.secret_refs.iter().flatten().enumerate() {
@@ -37,6 +44,21 @@ pub(super) fn check(authority: &AuthorityBundle, report: &mut Report) {
             report,
         );
     }
+    let rules = authority.egress_rules.iter().flatten();
+    let ports: BTreeSet<_> = rules
+        .map(|rule| (rule.port, EgressProtocol::of(rule.protocol.as_deref())))
+        .collect();
+    if ports.len() > MAX_EGRESS_PORTS {
+        report.refuse_with(
+            ProblemCode::TooMany,
+            "spec.authority.egressRules",
+            format!(
+                "names {} different ports; each is a socket, and there can be {MAX_EGRESS_PORTS}",
+                ports.len()
+            ),
+            "name the ports that the workload uses, or split the work over several cells",
+        );
+    }
 }
 
 fn is_populated(value: &Value) -> bool {
@@ -49,16 +71,19 @@ fn is_populated(value: &Value) -> bool {
 }
 
 fn check_rule(path: &str, rule: &EgressRule, report: &mut Report) {
-    if let Err(error) = rule.host.parse::<EgressHost>() {
-        let (code, message) = match error {
-            EgressHostError::Empty => (ProblemCode::Empty, error.to_string()),
-            _ => (
-                ProblemCode::InvalidHost,
-                format!("`{}` {error}", shown(&rule.host)),
-            ),
-        };
-        let mend = "write one destination per rule, without port and scheme";
-        report.refuse_with(code, format!("{path}.host"), message, mend);
+    match rule.host.parse::<EgressHost>() {
+        Ok(host) => check_reachable(path, &host, report),
+        Err(error) => {
+            let (code, message) = match error {
+                EgressHostError::Empty => (ProblemCode::Empty, error.to_string()),
+                _ => (
+                    ProblemCode::InvalidHost,
+                    format!("`{}` {error}", shown(&rule.host)),
+                ),
+            };
+            let mend = "write one destination per rule, without port and scheme";
+            report.refuse_with(code, format!("{path}.host"), message, mend);
+        }
     }
     if rule.port == 0 {
         let message = "0 is no port; there is none for \"every port\"";
@@ -76,6 +101,49 @@ fn check_rule(path: &str, rule: &EgressRule, report: &mut Report) {
             format!("`{found}` is not a known protocol"),
             format!("known: {}", known.join(", ")),
         );
+    }
+}
+
+/// Refuses addresses that no cell can reach, whatever a rule says.
+fn check_reachable(path: &str, host: &EgressHost, report: &mut Report) {
+    let (first, prefix) = match host {
+        EgressHost::Ip(address) => (*address, if address.is_ipv4() { 32 } else { 128 }),
+        EgressHost::Cidr(block) => (block.network(), block.prefix()),
+        EgressHost::Any | EgressHost::Name(_) | EgressHost::Wildcard(_) => return,
+    };
+    let (message, mend) = match first {
+        IpAddr::V4(first) if first.octets()[0] == 0 && prefix >= 8 => (
+            "is no destination: it stands for \"this host\"",
+            "name the address itself, such as 127.0.0.1",
+        ),
+        IpAddr::V6(first) if first.is_unspecified() && prefix == 128 => (
+            "is no destination: it stands for \"this host\"",
+            "name the address itself, such as ::1",
+        ),
+        _ if in_name_pool(first, prefix) => (
+            "lies in a block that stands for names inside a cell, so it cannot be connected to there",
+            "declare the name; where it resolves to such an address, list that in \
+             dnsAuthority.rebindingPolicy.responseIpAllowlist",
+        ),
+        _ => return,
+    };
+    let message = format!("`{host}` {message}");
+    report.refuse_with(
+        ProblemCode::NotEnforced,
+        format!("{path}.host"),
+        message,
+        mend,
+    );
+}
+
+fn in_name_pool(first: IpAddr, prefix: u8) -> bool {
+    match first {
+        IpAddr::V4(first) => {
+            let (pool, bits) = NAME_POOL_V4;
+            let differ = first.to_bits() ^ pool.to_bits();
+            prefix >= bits && differ.leading_zeros() >= u32::from(bits)
+        }
+        IpAddr::V6(first) => prefix >= 48 && first.segments()[..3] == NAME_POOL_V6,
     }
 }
 
@@ -122,6 +190,52 @@ mod tests {
             let path = format!("spec.authority.egressRules[0].{field}");
             refused(json!({"authority": {"egressRules": [rule]}}), &path, code);
         }
+    }
+
+    #[test]
+    fn what_no_cell_can_reach_is_refused() {
+        let rule = |host: &str| json!({"authority": {"egressRules": [{"host": host, "port": 1}]}});
+        for host in [
+            "0.0.0.0",
+            "0.1.2.0/24",
+            "0.0.0.0/8",
+            "::",
+            "::ffff:0.0.0.0",
+            "198.18.0.53",
+            "198.19.0.0/16",
+            "198.18.0.0/15",
+            "fd63:656c:6c6f::1",
+            "fd63:656c:6c6f::/48",
+        ] {
+            let path = "spec.authority.egressRules[0].host";
+            refused(rule(host), path, ProblemCode::NotEnforced);
+        }
+        for host in [
+            "0.0.0.0/0",
+            "::/0",
+            "::1",
+            "127.0.0.1",
+            "198.18.0.0/14",
+            "198.17.0.0/16",
+            "198.20.0.1",
+            "fd63:656c:6c6f::/47",
+            "fd63:656c:6c70::/48",
+        ] {
+            admitted(rule(host));
+        }
+    }
+
+    #[test]
+    fn ports_are_counted_once() {
+        let rules = |ports: usize, times: usize| {
+            let rules: Vec<_> = (1..=ports)
+                .flat_map(|port| vec![json!({"host": "a.b", "port": port}); times])
+                .collect();
+            json!({"authority": {"egressRules": rules}})
+        };
+        admitted(rules(MAX_EGRESS_PORTS, 2));
+        let path = "spec.authority.egressRules";
+        refused(rules(MAX_EGRESS_PORTS + 1, 1), path, ProblemCode::TooMany);
     }
 
     #[test]

@@ -2,9 +2,12 @@
 
 use std::collections::HashSet;
 
-use super::{EgressHost, grammar, portable_id, report::Report, shown};
+use super::{
+    EgressHost, ResolverEndpoint, ResolverEndpointError, grammar, portable_id, report::Report,
+    shown,
+};
 use crate::{
-    document::{AuthorityBundle, CdnAuthority, DnsAuthority},
+    document::{AuthorityBundle, CdnAuthority, DnsAuthority, DnsResolver, DnssecPolicy},
     source::ProblemCode,
 };
 
@@ -29,8 +32,9 @@ fn check_dns(dns: &DnsAuthority, report: &mut Report) {
             &format!("{path}.resolverId"),
             report,
         );
-        if resolver.endpoint.is_empty() {
-            report.refuse(ProblemCode::Empty, format!("{path}.endpoint"), "is empty");
+        check_endpoint(&path, resolver, report);
+        if let Some(dnssec) = &resolver.dnssec {
+            check_dnssec(&format!("{path}.dnssec"), dnssec, report);
         }
         if let Some(kid) = &resolver.trust_kid {
             portable_id(&format!("{path}.trustKid"), kid, report);
@@ -61,6 +65,51 @@ fn check_dns(dns: &DnsAuthority, report: &mut Report) {
                 );
             }
         }
+    }
+}
+
+fn check_endpoint(path: &str, resolver: &DnsResolver, report: &mut Report) {
+    let Err(error) = ResolverEndpoint::parse(resolver.protocol, &resolver.endpoint) else {
+        return;
+    };
+    let quoted = || format!("`{}` {error}", shown(&resolver.endpoint));
+    let (field, code, message) = match error {
+        ResolverEndpointError::Empty => ("endpoint", ProblemCode::Empty, error.to_string()),
+        ResolverEndpointError::TooLong => ("endpoint", ProblemCode::TooMany, error.to_string()),
+        ResolverEndpointError::Plain | ResolverEndpointError::Tls => {
+            ("endpoint", ProblemCode::InvalidHost, quoted())
+        }
+        ResolverEndpointError::Https => ("endpoint", ProblemCode::InvalidUrl, quoted()),
+        // Without the text, which has them.
+        ResolverEndpointError::Credentials => {
+            ("endpoint", ProblemCode::CredentialsInUrl, error.to_string())
+        }
+        ResolverEndpointError::Quic => {
+            let message = "`doq` is DNS over QUIC, which nobody here speaks".to_owned();
+            ("protocol", ProblemCode::NotEnforced, message)
+        }
+    };
+    report.refuse_with(code, format!("{path}.{field}"), message, error.mend());
+}
+
+fn check_dnssec(path: &str, dnssec: &DnssecPolicy, report: &mut Report) {
+    if dnssec.fail_closed && !dnssec.validate {
+        report.refuse_with(
+            ProblemCode::NotEnforced,
+            format!("{path}.failClosed"),
+            "is true while validate is false: what is not validated cannot fail",
+            "set validate to true, or leave failClosed out",
+        );
+    }
+    if let Some(anchors) = &dnssec.trust_anchors_path
+        && (!anchors.starts_with('/') || anchors.contains('\0'))
+    {
+        report.refuse_with(
+            ProblemCode::InvalidPath,
+            format!("{path}.trustAnchorsPath"),
+            format!("`{}` is no absolute path", shown(anchors)),
+            "write the whole path of the file on the host, or leave it out for IANA's anchors",
+        );
     }
 }
 
@@ -132,6 +181,59 @@ mod tests {
         admitted(dns(
             json!({"resolvers": [resolver("a", "e", "k"), resolver("b", "e", "k")]}),
         ));
+        for (bad, field, code) in [
+            (
+                json!({"endpoint": "a.b:53", "protocol": "do53-udp"}),
+                "endpoint",
+                ProblemCode::InvalidHost,
+            ),
+            (
+                json!({"endpoint": "a b", "protocol": "dot"}),
+                "endpoint",
+                ProblemCode::InvalidHost,
+            ),
+            (
+                json!({"endpoint": "a.b", "protocol": "doh"}),
+                "endpoint",
+                ProblemCode::InvalidUrl,
+            ),
+            (
+                json!({"endpoint": "https://u:p@a.b", "protocol": "doh"}),
+                "endpoint",
+                ProblemCode::CredentialsInUrl,
+            ),
+            (
+                json!({"endpoint": "a.b:853", "protocol": "doq"}),
+                "protocol",
+                ProblemCode::NotEnforced,
+            ),
+            (
+                json!({"endpoint": "a.b", "protocol": "dot", "dnssec": {"validate": false, "failClosed": true}}),
+                "dnssec.failClosed",
+                ProblemCode::NotEnforced,
+            ),
+            (
+                json!({"endpoint": "a.b", "protocol": "dot", "dnssec": {"trustAnchorsPath": "anchors"}}),
+                "dnssec.trustAnchorsPath",
+                ProblemCode::InvalidPath,
+            ),
+            (
+                json!({"endpoint": "a.b", "protocol": "dot", "dnssec": {"trustAnchorsPath": ""}}),
+                "dnssec.trustAnchorsPath",
+                ProblemCode::InvalidPath,
+            ),
+        ] {
+            let mut bad = bad;
+            bad["resolverId"] = json!("a");
+            refused(dns(json!({"resolvers": [bad]})), &path(field), code);
+        }
+        for dnssec in [
+            json!({"failClosed": true, "trustAnchorsPath": "/etc/anchors"}),
+            json!({"validate": false}),
+        ] {
+            let good = json!({"resolverId": "a", "endpoint": "9.9.9.9:53", "protocol": "do53-tcp", "dnssec": dnssec});
+            admitted(dns(json!({"resolvers": [good]})));
+        }
         for (bad, field, code) in [
             (
                 resolver("", "e", "k"),

@@ -103,6 +103,13 @@ impl FromStr for EgressHost {
                 .ok()
                 .filter(|_| digits)
                 .ok_or(EgressHostError::Prefix)?;
+            // A block of IPv4-mapped addresses is one of IPv4 addresses, as for single ones.
+            let (address, prefix) = match address.to_canonical() {
+                mapped @ IpAddr::V4(_) if address.is_ipv6() && (96..=128).contains(&prefix) => {
+                    (mapped, prefix - 96)
+                }
+                _ => (address, prefix),
+            };
             let block = CidrBlock::new(address, prefix).ok_or(EgressHostError::Prefix)?;
             return Ok(Self::Cidr(block));
         }
@@ -256,6 +263,9 @@ mod tests {
             ("10.1.2.3/8", "10.0.0.0/8"),
             ("0.0.0.0/0", "0.0.0.0/0"),
             ("2001:db8::1/32", "2001:db8::/32"),
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::ffff:10.1.2.3/95", "::fffe:0:0/95"),
             ("API.Example.com", "api.example.com"),
             ("example.com.", "example.com"),
             ("a", "a"),

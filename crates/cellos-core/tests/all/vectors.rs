@@ -347,7 +347,15 @@ fn compatibility_page() -> String {
          * `limits.memoryMaxBytes` is at least 1 MiB; `cpuMax.quotaMicros` at least 1000 and \
          `periodMicros` 1000 to 1000000, which are the kernel's own bounds.\n\
          * Egress ports are 1 to 65535; `protocol` is one of tcp, tls, http, https (all TCP), udp and \
-         dns-acknowledged (both UDP), case ignored; absent is TCP.\n\
+         dns-acknowledged (both UDP), case ignored; absent is TCP. There are at most 1024 different \
+         ports, and no addresses that no cell can reach: `0.0.0.0`, `::`, and the blocks that stand \
+         for names inside a cell (198.18.0.0/15, fd63:656c:6c6f::/48).\n\
+         * A grant of egress (derivation token, ceiling) is for the same host and port, and for what \
+         its `protocol` lets through: `tcp` contains an absent one, which contains `http` and `tls`; \
+         `https` is `tls`, `dns-acknowledged` is `udp`.\n\
+         * The endpoint of a resolver is `address:port` for plain DNS, `host:port` for DNS over TLS and \
+         an `https` URL without credentials for DNS over HTTPS; DNS over QUIC is refused. \
+         `dnssec.failClosed` needs `dnssec.validate`, and `trustAnchorsPath` is absolute.\n\
          * `secretRef` of an ingress is listed in `authority.secretRefs`, like every other.\n\
          * An egress rule allows an export target also as wildcard, block or `*`.\n\
          * `rebindingPolicy.responseIpAllowlist` entries are `hostname:address` or `hostname:block`.\n\

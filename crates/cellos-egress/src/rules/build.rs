@@ -3,10 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use cellos_core::{
-    admission::{EgressHost, EgressProtocol},
-    document::{
-        AuthorityBundle, DnsAuthority, DnsQueryType, DnsResolver, DnsResolverProtocol, EgressRule,
-    },
+    admission::{EgressHost, EgressProtocol, ResolverEndpoint},
+    document::{AuthorityBundle, DnsAuthority, DnsQueryType, DnsResolverProtocol, EgressRule},
     event::FlowProtocol,
     ports::network::DNS_PORT,
 };
@@ -162,9 +160,9 @@ fn blocked(dns: &DnsAuthority) -> HashMap<Door, HashSet<EgressHost>> {
                 .resolvers
                 .iter()
                 .filter(|it| port != DNS_PORT || is_plain(it.protocol))
-                .filter_map(endpoint)
-                .filter(|(_, at)| *at == port)
-                .map(|(host, _)| host)
+                .filter_map(|it| ResolverEndpoint::parse(it.protocol, &it.endpoint).ok())
+                .filter(|it| it.port() == port)
+                .map(|it| it.host())
                 .collect();
             blocked.insert((port, *transport), resolvers);
         }
@@ -177,23 +175,6 @@ fn is_plain(protocol: DnsResolverProtocol) -> bool {
         protocol,
         DnsResolverProtocol::Do53Udp | DnsResolverProtocol::Do53Tcp
     )
-}
-
-/// Where a resolver is reached.
-fn endpoint(resolver: &DnsResolver) -> Option<(EgressHost, u16)> {
-    let default = match resolver.protocol {
-        DnsResolverProtocol::Do53Udp | DnsResolverProtocol::Do53Tcp => DNS_PORT,
-        DnsResolverProtocol::Dot | DnsResolverProtocol::Doq => DOQ_PORT,
-        DnsResolverProtocol::Doh => HTTP3_PORT,
-    };
-    let rest = resolver.endpoint.split_once("://");
-    let rest = rest.map_or(resolver.endpoint.as_str(), |(_, rest)| rest);
-    let authority = rest.split(['/', '?', '#']).next()?;
-    if let Ok(host) = authority.parse() {
-        return Some((host, default));
-    }
-    let (host, port) = authority.rsplit_once(':')?;
-    Some((host.parse().ok()?, port.parse().ok()?))
 }
 
 /// `hostname:ip-or-cidr`, by the pattern of the name.
