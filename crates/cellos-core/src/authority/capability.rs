@@ -2,28 +2,49 @@
 
 use crate::document::{AuthorityBundle, AuthorityCapability, EgressRule};
 
-/// The transport that a rule's `protocol` opens.
+/// What a rule's `protocol` opens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NormalizedProtocol {
-    /// `tcp`, `tls`, `http`, `https`, or no protocol at all.
+    /// `tcp`: whatever is said over TCP.
     Tcp,
-    /// `udp` or `dns-acknowledged`.
+    /// No protocol at all: TLS or HTTP for the rule's host, over TCP.
+    TlsOrHttp,
+    /// `tls` or `https`: TLS for the rule's host.
+    Tls,
+    /// `http`: HTTP for the rule's host.
+    Http,
+    /// `udp` or `dns-acknowledged`: whatever is said over UDP.
     Udp,
-    /// A word without a meaning here, in lower case; equal to itself only.
+    /// A word without a meaning here, in lower case.
     Other(String),
 }
 
-/// The transport that a rule's `protocol` opens, ignoring case. Absent means TCP.
+impl NormalizedProtocol {
+    /// Whether everything that `narrow` opens is opened by this one too.
+    #[must_use]
+    pub fn contains(&self, narrow: &Self) -> bool {
+        match (self, narrow) {
+            (Self::Tcp, Self::TlsOrHttp | Self::Tls | Self::Http)
+            | (Self::TlsOrHttp, Self::Tls | Self::Http) => true,
+            (one, other) => one == other,
+        }
+    }
+}
+
+/// What a rule's `protocol` opens, ignoring case.
 ///
 /// Comparing the words instead would call two rules different that open the same door, and let a
-/// grant for `https` miss a cell that says `tcp`.
+/// grant for `https` miss a cell that says `tls`. Comparing transports alone would let a cell that is
+/// granted `https`, which is checked, take `tcp`, which is not.
 #[must_use]
 pub fn normalized_protocol(protocol: Option<&str>) -> NormalizedProtocol {
     let Some(word) = protocol else {
-        return NormalizedProtocol::Tcp;
+        return NormalizedProtocol::TlsOrHttp;
     };
     match word.to_ascii_lowercase().as_str() {
-        "tcp" | "tls" | "http" | "https" => NormalizedProtocol::Tcp,
+        "tcp" => NormalizedProtocol::Tcp,
+        "tls" | "https" => NormalizedProtocol::Tls,
+        "http" => NormalizedProtocol::Http,
         "udp" | "dns-acknowledged" => NormalizedProtocol::Udp,
         other => NormalizedProtocol::Other(other.to_owned()),
     }
@@ -41,8 +62,8 @@ impl AuthorityCapability {
 
     /// Whether everything that `child` claims is granted here.
     ///
-    /// A rule is granted by one with the same host (ignoring ASCII case), port and
-    /// [`normalized_protocol`]; a secret by the same name. Justifications do not count. There is
+    /// A rule is granted by one with the same host (ignoring ASCII case), the same port and a
+    /// [`normalized_protocol`] that contains its own; a secret by the same name. Justifications do not count. There is
     /// no reasoning about wildcards, address blocks or port ranges: `*.example.com` grants the
     /// rule `*.example.com` and nothing else.
     #[must_use]
@@ -75,7 +96,7 @@ fn grants(grant: &EgressRule, rule: &EgressRule) -> bool {
     grant.host.eq_ignore_ascii_case(&rule.host)
         && grant.port == rule.port
         && normalized_protocol(grant.protocol.as_deref())
-            == normalized_protocol(rule.protocol.as_deref())
+            .contains(&normalized_protocol(rule.protocol.as_deref()))
 }
 
 #[cfg(test)]
@@ -103,9 +124,9 @@ mod tests {
         let granted = rule("api.example.com", 443, Some("https"));
         let cases = [
             (rule("API.example.COM", 443, Some("https")), true),
-            (rule("api.example.com", 443, None), true),
-            (rule("api.example.com", 443, Some("TCP")), true),
-            (rule("api.example.com", 443, Some("tls")), true),
+            (rule("api.example.com", 443, None), false),
+            (rule("api.example.com", 443, Some("TCP")), false),
+            (rule("api.example.com", 443, Some("TLS")), true),
             (rule("api.example.com", 443, Some("udp")), false),
             (rule("api.example.com", 443, Some("sctp")), false),
             (rule("api.example.com", 443, Some("")), false),
@@ -117,6 +138,40 @@ mod tests {
             let parent = capability(std::slice::from_ref(&granted), &[]);
             let child = capability(std::slice::from_ref(&claimed), &[]);
             assert_eq!(parent.is_superset_of(&child), expected, "{claimed:?}");
+        }
+    }
+
+    #[test]
+    fn a_grant_of_checked_content_is_none_of_everything() {
+        let words = [
+            Some("tcp"),
+            None,
+            Some("https"),
+            Some("tls"),
+            Some("http"),
+            Some("udp"),
+            Some("dns-acknowledged"),
+        ];
+        for (granted, claimed) in [
+            (
+                Some("tcp"),
+                &[Some("tcp"), None, Some("https"), Some("tls"), Some("http")][..],
+            ),
+            (None, &[None, Some("https"), Some("tls"), Some("http")]),
+            (Some("https"), &[Some("https"), Some("tls")]),
+            (Some("http"), &[Some("http")]),
+            (Some("udp"), &[Some("udp"), Some("dns-acknowledged")]),
+        ] {
+            for word in words {
+                let parent = capability(&[rule("a.b", 1, granted)], &[]);
+                let child = capability(&[rule("a.b", 1, word)], &[]);
+                let expected = claimed.contains(&word);
+                assert_eq!(
+                    parent.is_superset_of(&child),
+                    expected,
+                    "{granted:?} grants {word:?}"
+                );
+            }
         }
     }
 
@@ -140,7 +195,7 @@ mod tests {
         let parent = capability(&[rule("a.example", 1, None)], &["A"]);
         let child = capability(
             &[
-                rule("a.example", 1, Some("tcp")),
+                rule("a.example", 1, Some("https")),
                 rule("b.example", 2, None),
             ],
             &["A", "B"],
