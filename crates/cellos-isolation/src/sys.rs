@@ -264,17 +264,19 @@ fn set_option<T>(
 
 /// Lets a packet socket receive what comes in on an interface, of every protocol (packet(7)).
 pub(crate) fn bind_packet_socket(socket: BorrowedFd<'_>, interface: u32) -> io::Result<()> {
+    let invalid = |_| io::Error::from_raw_os_error(libc::EINVAL);
     // SAFETY: sockaddr_ll is plain data for which all zeroes is a valid value.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    address.sll_family = libc::AF_PACKET as libc::c_ushort;
-    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_family = u16::try_from(libc::AF_PACKET).map_err(invalid)?;
+    address.sll_protocol = u16::try_from(libc::ETH_P_ALL).map_err(invalid)?.to_be();
     address.sll_ifindex = interface.cast_signed();
+    let length = libc::socklen_t::try_from(std::mem::size_of_val(&address)).map_err(invalid)?;
     // SAFETY: the address is a valid sockaddr_ll of the size that is passed.
     let result = unsafe {
         libc::bind(
             socket.as_raw_fd(),
             std::ptr::from_ref(&address).cast(),
-            std::mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            length,
         )
     };
     if result == 0 {
