@@ -253,3 +253,136 @@ async fn names_are_asked_for_only_where_there_is_a_network() {
         format!("# no name service in this cell\nhosts: files\n{hosts}")
     );
 }
+
+#[tokio::test]
+async fn what_the_kernel_refuses_is_seen_and_nothing_else() {
+    require!("userns");
+    let script = "exec 2>/dev/null; bash -c '\
+                    (exec 3<>/dev/tcp/192.0.2.8/444); (exec 3<>/dev/tcp/2001:db8::8/444); \
+                    (exec 3<>/dev/tcp/127.0.0.1/444); (exec 3<>/dev/tcp/::1/444); \
+                    exec 3<>/dev/udp/192.0.2.9/5; echo x >&3; \
+                    exec 3<>/dev/tcp/192.0.2.7/443; echo hello >&3'";
+    let cell = Networked::with(backend(), script, needs(&[443], &[], 0)).await;
+    let (sender, receiver) = std::sync::mpsc::channel();
+    cell.run(move |network| {
+        let _accepted = accept(&listener(&network, 443));
+        // The connection came last, so everything else is there.
+        let socket = std::net::UdpSocket::from(network.refusals.unwrap());
+        let mut packet = [0; 256];
+        while let Ok(length) = socket.recv(&mut packet) {
+            sender.send(packet[..length].to_vec()).unwrap();
+        }
+    })
+    .await;
+    let packets: Vec<Vec<u8>> = receiver.iter().collect();
+    assert_eq!(packets.len(), 3, "{packets:?}");
+    // Address and port that the reset comes from.
+    assert_eq!(packets[0][12..16], [192, 0, 2, 8]);
+    assert_eq!(packets[0][20..22], 444u16.to_be_bytes());
+    assert_eq!(packets[1][0] >> 4, 6);
+    assert_eq!(packets[1][40..42], 444u16.to_be_bytes());
+    // Address and port that the datagram behind the ICMP header was for.
+    assert_eq!(packets[2][28 + 16..28 + 20], [192, 0, 2, 9]);
+    assert_eq!(packets[2][48 + 2..48 + 4], 5u16.to_be_bytes());
+}
+
+const HOSTILE: &str = r#"
+import errno, os, socket, struct
+def attempt(what, act):
+    try:
+        act()
+        print(what, "DONE")
+    except OSError as error:
+        print(what, errno.errorcode[error.errno])
+def bound(family, kind, address, port):
+    s = socket.socket(family, kind)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    s.bind((address, port))
+for kind, name in (socket.SOCK_STREAM, "tcp"), (socket.SOCK_DGRAM, "udp"):
+    for family, address in (socket.AF_INET, "0.0.0.0"), (socket.AF_INET, "192.0.2.7"),             (socket.AF_INET6, "::"), (socket.AF_INET6, "fd63:656c:6c6f::c612:35"):
+        attempt(f"{name} {address}", lambda: bound(family, kind, address, 4433))
+def netlink(kind, body):
+    s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+    s.send(struct.pack("=IHHII", 16 + len(body), kind, 0x605, 1, 0) + body)
+    code = -struct.unpack("=i", s.recv(4096)[16:20])[0]
+    if code:
+        raise OSError(code, os.strerror(code))
+route = struct.pack("=BBBBBBBBI", 2, 0, 0, 0, 255, 3, 254, 2, 0) + struct.pack("=HHI", 8, 4, 1)
+attempt("delete route", lambda: netlink(25, route))
+attempt("add route", lambda: netlink(24, route))
+attempt("add address", lambda: netlink(20, struct.pack("=BBBBI", 2, 32, 0, 0, 1) +
+    struct.pack("=HH4s", 8, 2, bytes([198, 18, 1, 1]))))
+attempt("set link", lambda: netlink(16, struct.pack("=BBHiII", 0, 0, 0, 1, 0, 1)))
+attempt("raw", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 6))
+attempt("raw6", lambda: socket.socket(socket.AF_INET6, socket.SOCK_RAW, 58))
+attempt("packet", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0))
+attempt("transparent", lambda: socket.socket().setsockopt(0, 19, 1))
+attempt("sysctl", lambda: open("/proc/sys/net/ipv4/ip_unprivileged_port_start", "w"))
+"#;
+
+#[tokio::test]
+async fn a_workload_can_neither_take_a_port_nor_change_its_network() {
+    require!("userns");
+    require!("python3");
+    let script = format!("exec python3 - <<'EOF'\n{HOSTILE}\nEOF\n");
+    let cell = Networked::with(backend(), &script, needs(&[4433], &[4433], 0)).await;
+    let Networked {
+        backend,
+        handle,
+        network,
+    } = cell;
+    let cell = Networked {
+        backend,
+        handle,
+        network: CellNetwork::default(),
+    };
+    let output = cell.run(drop).await;
+    drop(network);
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines.len(), 17, "{output}");
+    for line in &lines[..8] {
+        assert!(line.ends_with(" EADDRINUSE"), "{line}");
+    }
+    for line in &lines[8..12] {
+        assert!(line.ends_with(" EPERM"), "{line}");
+    }
+    for line in &lines[12..] {
+        assert!(!line.ends_with(" DONE"), "{line}");
+    }
+}
+
+/// Prints what a network of two ports adds to a cell's creation; run it by hand, in a release
+/// build.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn what_a_network_costs() {
+    const CELLS: u32 = 200;
+    let backend = backend();
+    let document = document("net", &shell("true"), &json!({}));
+    for wanted in [
+        None,
+        Some(needs(&[80, 443], &[], 0)),
+        None,
+        Some(needs(&[80, 443], &[], 0)),
+    ] {
+        let mut times = Vec::new();
+        for _ in 0..CELLS {
+            let begun = Instant::now();
+            if let Some(needs) = wanted.clone() {
+                backend.prepare_network("net", needs).await.unwrap();
+            }
+            let handle = backend.create(&document).await.unwrap();
+            times.push(begun.elapsed());
+            let network = backend.network("net").await;
+            backend.destroy(&handle).await.unwrap();
+            drop(network);
+        }
+        times.sort();
+        let (median, most) = (times[times.len() / 2], times[times.len() * 9 / 10]);
+        println!(
+            "network {:5}: median {median:?}, 90 % {most:?}",
+            wanted.is_some()
+        );
+    }
+}
