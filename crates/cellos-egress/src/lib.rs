@@ -27,6 +27,7 @@ mod peek;
 mod publish;
 mod ranges;
 mod refusals;
+mod relay;
 mod report;
 mod resolve;
 mod rules;

@@ -1,15 +1,38 @@
 //! The gateway of a cell: accepts what the cell connects to, decides, and carries it.
 
-use std::sync::Arc;
+mod accept;
+mod flow;
+mod host_names;
+mod opening;
+mod slots;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::{io, net::TcpListener, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use cellos_core::{
     CellosError, ExecutionCellSpec,
-    event::EgressRecord,
+    event::{EgressRecord, NetworkMode},
     ports::network::{CellNetwork, NetworkGateway, NetworkNeeds, NetworkReports, OpenGateway},
 };
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 
-use crate::{dial::Upstream, names::Names, report::Reporter, resolve::Resolve, rules::Rules};
+use crate::{
+    dial::Upstream,
+    learn::Learned,
+    names::Names,
+    ranges::OwnAddresses,
+    relay::{Patience, Pipes},
+    report::Reporter,
+    resolve::Resolve,
+    rules::Rules,
+};
+use slots::{CellSlots, ProcessSlots};
+
+/// How long the end of a cell waits for its flows to be told, once they were told to end. The record
+/// takes what it has room for meanwhile.
+pub(crate) const CLOSE_TIME: Duration = Duration::from_secs(10);
 
 /// How strict a gateway is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,19 +49,17 @@ pub enum Mode {
 pub struct GatewayConfig {
     /// How strict it is.
     pub mode: Mode,
+    /// What connections to the outside go through.
+    pub upstream: Upstream,
+    /// Collects what cells need, in [`Mode::Learn`]. Whoever prints it keeps the other half.
+    pub learned: Arc<Learned>,
 }
 
 /// Gives cells the destinations that their documents declare.
 pub struct EgressGateway {
     config: GatewayConfig,
-}
-
-impl EgressGateway {
-    /// A gateway for any number of cells.
-    #[must_use]
-    pub fn new(config: GatewayConfig) -> Self {
-        Self { config }
-    }
+    slots: ProcessSlots,
+    pipes: Arc<Pipes>,
 }
 
 /// What everything that serves one cell shares.
@@ -49,32 +70,148 @@ pub(crate) struct Cell {
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) upstream: Upstream,
     pub(crate) reporter: Reporter,
+    pub(crate) learned: Arc<Learned>,
+}
+
+/// A cell that is served.
+pub(crate) struct Serving {
+    pub(crate) cell: Cell,
+    pub(crate) slots: CellSlots,
+    pipes: Arc<Pipes>,
+    patience: Patience,
+    closing: watch::Sender<bool>,
+}
+
+impl EgressGateway {
+    /// A gateway for any number of cells.
+    #[must_use]
+    pub fn new(config: GatewayConfig) -> Self {
+        Self {
+            config,
+            slots: ProcessSlots::of_this_process(),
+            pipes: Arc::default(),
+        }
+    }
+
+    fn rules(&self, spec: &ExecutionCellSpec) -> Result<Rules, CellosError> {
+        let rules = Rules::of(&spec.authority)
+            .map_err(|problem| CellosError::InvalidSpec(problem.to_string()))?;
+        Ok(rules.in_mode(self.config.mode))
+    }
 }
 
 #[async_trait]
 impl NetworkGateway for EgressGateway {
+    fn mode(&self) -> NetworkMode {
+        match self.config.mode {
+            Mode::Enforce => NetworkMode::Enforce,
+            Mode::Learn => NetworkMode::Learn,
+        }
+    }
+
     fn needs(&self, spec: &ExecutionCellSpec) -> Result<Option<NetworkNeeds>, CellosError> {
-        let rules = Rules::of(&spec.authority)
-            .map_err(|problem| CellosError::InvalidSpec(problem.to_string()))?;
-        let _ = self.config.mode;
-        Ok((!rules.all().is_empty()).then(|| rules.needs()))
+        let rules = self.rules(spec)?;
+        Ok(rules.wants_network().then(|| rules.needs()))
     }
 
     async fn open(
         &self,
-        _spec: &ExecutionCellSpec,
-        _network: CellNetwork,
-        _reports: Arc<dyn NetworkReports>,
+        spec: &ExecutionCellSpec,
+        network: CellNetwork,
+        reports: Arc<dyn NetworkReports>,
     ) -> Result<Box<dyn OpenGateway>, CellosError> {
-        Ok(Box::new(Open))
+        let own = OwnAddresses::read()
+            .map_err(|error| CellosError::Host(format!("the host's own addresses: {error}")))?;
+        let rules = self.rules(spec)?.on_host(Arc::new(own));
+        let serving = Arc::new(Serving::new(
+            Cell {
+                mode: self.config.mode,
+                resolver: Arc::new(host_names::HostNames::new(rules.clone())),
+                rules,
+                names: Names::default(),
+                upstream: self.config.upstream.clone(),
+                reporter: Reporter::new(reports),
+                learned: Arc::clone(&self.config.learned),
+            },
+            self.slots.for_cell(),
+            Arc::clone(&self.pipes),
+        ));
+        let mut tasks = JoinSet::new();
+        for (port, socket) in network.tcp {
+            let listener = tokio_listener(socket.into()).map_err(|error| {
+                CellosError::Host(format!("the cell's listener on port {port}: {error}"))
+            })?;
+            let serving = Arc::clone(&serving);
+            tasks.spawn(accept::serve(serving, listener, accept::intended));
+        }
+        tasks.spawn(Arc::clone(&serving).sum_up());
+        Ok(Box::new(Open { serving, tasks }))
     }
 }
 
-struct Open;
+impl Serving {
+    pub(crate) fn new(cell: Cell, slots: CellSlots, pipes: Arc<Pipes>) -> Self {
+        Self {
+            cell,
+            slots,
+            pipes,
+            patience: Patience::default(),
+            closing: watch::Sender::new(false),
+        }
+    }
+
+    /// Returns when the cell is no longer served, because it ended or because nothing can be
+    /// recorded any more.
+    pub(crate) async fn ended(&self) {
+        let mut closing = self.closing.subscribe();
+        tokio::select! {
+            // The sender lives as long as this does.
+            _ = closing.wait_for(|closing| *closing) => {}
+            () = self.cell.reporter.halted() => {}
+        }
+    }
+
+    async fn sum_up(self: Arc<Self>) {
+        tokio::select! {
+            () = self.ended() => {}
+            _ = self.cell.reporter.flush_at_intervals() => {}
+        }
+    }
+}
+
+/// A cell that is served. Dropping it aborts every task, and with it every flow.
+struct Open {
+    serving: Arc<Serving>,
+    tasks: JoinSet<()>,
+}
 
 #[async_trait]
 impl OpenGateway for Open {
     async fn close(self: Box<Self>) -> EgressRecord {
-        EgressRecord::default()
+        let Self { serving, mut tasks } = *self;
+        serving.closing.send_replace(true);
+        let told = timeout(CLOSE_TIME, async {
+            while tasks.join_next().await.is_some() {}
+            serving.cell.reporter.flush().await
+        });
+        match told.await {
+            Ok(Ok(())) => {}
+            Ok(Err(unrecorded)) => tracing::error!("{unrecorded}"),
+            Err(_) => {
+                serving.cell.reporter.halt();
+                tracing::error!("the record took no more when the cell's flows ended");
+            }
+        }
+        let cell = &serving.cell;
+        EgressRecord {
+            declared_rules: cell.rules.all().len(),
+            learning: cell.mode == Mode::Learn,
+            ..cell.reporter.record()
+        }
     }
+}
+
+fn tokio_listener(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
+    listener.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(listener)
 }
