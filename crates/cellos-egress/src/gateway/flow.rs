@@ -109,7 +109,7 @@ impl Attempt {
             dst_port: Some(self.port),
             protocol: Some(FlowProtocol::Tcp),
             byte_count: None,
-            observed_at: jiff::Timestamp::now().to_string(),
+            observed_at: now(),
             requested_name: self.name().map(str::to_owned),
             presented_name: None,
             bytes_out: None,
@@ -372,4 +372,11 @@ impl From<crate::dial::DialError> for Failure {
             forbidden: None,
         }
     }
+}
+
+/// Now, as events say it.
+fn now() -> String {
+    jiff::Timestamp::now()
+        .strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
+        .to_string()
 }

@@ -2,7 +2,6 @@
 
 mod accept;
 mod flow;
-mod host_names;
 mod opening;
 mod slots;
 #[cfg(test)]
@@ -25,7 +24,7 @@ use crate::{
     ranges::OwnAddresses,
     relay::{Patience, Pipes},
     report::Reporter,
-    resolve::Resolve,
+    resolve::{Resolve, resolver_for},
     rules::Rules,
 };
 use slots::{CellSlots, ProcessSlots};
@@ -69,7 +68,7 @@ pub(crate) struct Cell {
     pub(crate) names: Names,
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) upstream: Upstream,
-    pub(crate) reporter: Reporter,
+    pub(crate) reporter: Arc<Reporter>,
     pub(crate) learned: Arc<Learned>,
 }
 
@@ -123,14 +122,16 @@ impl NetworkGateway for EgressGateway {
         let own = OwnAddresses::read()
             .map_err(|error| CellosError::Host(format!("the host's own addresses: {error}")))?;
         let rules = self.rules(spec)?.on_host(Arc::new(own));
+        let resolver = resolver_for(&spec.authority, &rules, Arc::clone(&reports))
+            .map_err(|problem| CellosError::InvalidSpec(problem.to_string()))?;
         let serving = Arc::new(Serving::new(
             Cell {
                 mode: self.config.mode,
-                resolver: Arc::new(host_names::HostNames::new(rules.clone())),
                 rules,
+                resolver,
                 names: Names::default(),
                 upstream: self.config.upstream.clone(),
-                reporter: Reporter::new(reports),
+                reporter: Arc::new(Reporter::new(reports)),
                 learned: Arc::clone(&self.config.learned),
             },
             self.slots.for_cell(),

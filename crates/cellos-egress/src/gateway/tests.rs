@@ -124,7 +124,7 @@ impl Stage {
             names: Names::default(),
             resolver: Arc::new(Here),
             upstream: Upstream::Direct,
-            reporter: Reporter::new(recorded.clone()),
+            reporter: Arc::new(Reporter::new(recorded.clone())),
             learned: Arc::default(),
         };
         let stand = cell.names.stand_for("example.test").unwrap();
