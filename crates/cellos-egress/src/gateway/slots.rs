@@ -58,7 +58,7 @@ impl ProcessSlots {
         Self::for_descriptors(limit.unwrap_or(DEFAULT_DESCRIPTORS))
     }
 
-    fn for_descriptors(limit: u64) -> Self {
+    pub(super) fn for_descriptors(limit: u64) -> Self {
         let flows = limit / DESCRIPTOR_SHARE / FLOW_DESCRIPTORS;
         let flows = usize::try_from(flows).unwrap_or(usize::MAX);
         let flows = flows.min(Semaphore::MAX_PERMITS);
