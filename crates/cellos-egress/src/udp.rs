@@ -1,1 +1,0 @@
-//! Datagrams of declared UDP rules.
