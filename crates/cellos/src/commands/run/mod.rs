@@ -4,6 +4,7 @@ mod admission;
 mod allow;
 mod cell_flags;
 mod evidence;
+mod network;
 mod output;
 
 use std::{
@@ -17,7 +18,6 @@ use std::{
 use cellos_core::{
     ExecutionCellDocument, ports::workload::Streams, signing::Signer, source::UnknownFields,
 };
-use cellos_egress::GatewayConfig;
 use cellos_evidence::log::Durability;
 use cellos_supervisor::{EventsLog, RunOutcome, RunRequest, state::LogFormat};
 use rustix::fs::FileType;
@@ -27,6 +27,7 @@ pub(crate) use output::document_value;
 use self::{
     admission::Verdict,
     cell_flags::CellFlags,
+    network::NetworkOptions,
     output::{DocumentFormat, RecordTarget},
 };
 use crate::{
@@ -117,6 +118,8 @@ pub(crate) struct RunArgs {
     #[arg(long, short, action = clap::ArgAction::Count)]
     verbose: u8,
 
+    #[command(flatten)]
+    network: NetworkOptions,
     // Last, because its heading is that of everything after it.
     #[command(flatten)]
     cell: CellFlags,
@@ -256,6 +259,7 @@ fn run_with_id(
     let signing = keys::signing(&args.signing)?;
     let signer = signing.as_ref().map(|signing| Arc::clone(&signing.signer));
     let attesting = Attesting::prepare(&args, &intake, signer)?;
+    let network = args.network.plan()?;
 
     let backend = match begun {
         Some(begun) if begun.name() == args.backend => begun,
@@ -285,10 +289,11 @@ fn run_with_id(
     )?;
     // Ends when everything about the run has been said.
     let _delivery = sinks.map(|sinks| BesideARun::start(sinks, &events_file));
-    let outcome = block_on(async {
+    let (outcome, document) = block_on(async {
         let backend = backend.start()?;
         let descriptor = compose::with_gateway(backend.descriptor());
         let descriptor = compose::with_exports(descriptor, args.export_dir.as_deref());
+        network.check(&descriptor)?;
         let subject = intake.subject(run_id, &raw_spec_sha256);
         let verdict = Verdict {
             backend: &args.backend,
@@ -322,8 +327,9 @@ fn run_with_id(
         let admission = verdict.admitted();
         let exports =
             compose::export_sink(args.export_dir.as_deref(), &admitted.document().spec.id)?;
+        let document = admitted.into_document();
         let request = RunRequest {
-            document: admitted.into_document(),
+            document: document.clone(),
             raw_spec_sha256,
             run_id: run_id.to_owned(),
             streams: streams(stdin)?,
@@ -340,10 +346,11 @@ fn run_with_id(
             backend,
             events,
             exports,
-            gateway: compose::gateway(GatewayConfig::default()),
+            gateway: compose::gateway(network.gateway()),
             state,
         };
-        supervise(ports, request).await
+        let outcome = supervise(ports, request).await?;
+        Ok::<_, Failure>((outcome, document))
     })??;
 
     if !args.quiet {
@@ -358,6 +365,7 @@ fn run_with_id(
     if let Some(record) = record {
         record.write(&output::record(&outcome, &events_file)?)?;
     }
+    network.say_learned(&document)?;
     if let Some(attesting) = &attesting {
         attesting.write(&events_file, first_line(events_format), &outcome.run_id)?;
     }

@@ -187,13 +187,22 @@ pub(super) fn print_document(
     document: &ExecutionCellDocument,
     format: DocumentFormat,
 ) -> Result<(), Failure> {
+    let text = document_text(document, format)?;
+    io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+/// A document as a person would write it, with a line break at its end.
+pub(super) fn document_text(
+    document: &ExecutionCellDocument,
+    format: DocumentFormat,
+) -> Result<String, Failure> {
     let value = document_value(document)?;
     let text = match format {
         DocumentFormat::Yaml => serde_saphyr::to_string(&value).map_err(Failure::program)?,
         DocumentFormat::Json => serde_json::to_string_pretty(&value).map_err(Failure::program)?,
     };
-    writeln!(io::stdout().lock(), "{}", text.trim_end())?;
-    Ok(())
+    Ok(format!("{}\n", text.trim_end()))
 }
 
 /// The document as a person would write it: without the fields that are unset.
