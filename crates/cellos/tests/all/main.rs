@@ -15,6 +15,7 @@ mod crowd;
 mod deadlines;
 mod docs;
 mod drop_in;
+mod egress;
 mod ends;
 mod events;
 mod examples;

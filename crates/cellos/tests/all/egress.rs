@@ -1,0 +1,130 @@
+//! Destinations that a document declares, through the gateway, and no others.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    process::Output,
+    thread,
+};
+
+use cellos_testkit::require;
+use serde_json::{Value, json};
+
+use crate::program::Place;
+
+/// A server on a port of this host's, that answers every request with a word.
+fn server() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request);
+            let _ = stream.write_all(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\nreached",
+            );
+        }
+    });
+    port
+}
+
+/// Asks this port of 127.0.0.1 for something.
+fn ask(port: u16) -> String {
+    format!(
+        "exec 3<>/dev/tcp/127.0.0.1/{port} || exit 7; \
+         printf 'GET / HTTP/1.1\\r\\nHost: 127.0.0.1:{port}\\r\\nConnection: close\\r\\n\\r\\n' >&3; \
+         cat <&3"
+    )
+}
+
+fn run(place: &Place, flags: &[&str], script: &str) -> Output {
+    let events = place.path().join("log.jsonl");
+    let mut arguments = vec!["run", "--quiet", "--events", events.to_str().unwrap()];
+    arguments.extend(flags);
+    arguments.extend(["--", "bash", "-c", script]);
+    place.cellos(&arguments).output().unwrap()
+}
+
+fn data(place: &Place, kind: &str) -> Vec<Value> {
+    std::fs::read_to_string(place.path().join("log.jsonl"))
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["entry"]["event"].take())
+        .filter(|event| event["type"].as_str().is_some_and(|it| it.ends_with(kind)))
+        .map(|mut event| event["data"].take())
+        .collect()
+}
+
+#[test]
+fn a_declared_destination_is_reached_and_recorded() {
+    require!("userns");
+    let (place, port) = (Place::new(), server());
+    let ran = run(
+        &place,
+        &["--allow", &format!("127.0.0.1:{port}")],
+        &ask(port),
+    );
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success() && said.ends_with("reached"), "{ran:?}");
+    let flows = data(&place, "network_flow_decision");
+    assert_eq!(flows.len(), 1, "{flows:?}");
+    assert_eq!(flows[0]["decision"], "allow");
+    assert_eq!(flows[0]["nftRuleRef"], "authority.egressRules[0]");
+    let destroyed = &data(&place, "lifecycle.v1.destroyed")[0];
+    assert_eq!(destroyed["egress"]["exercisedRules"], json!([0]));
+    assert_eq!(data(&place, "homeostasis")[0]["authorityEfficiency"], 1.0);
+    assert_eq!(
+        data(&place, "lifecycle.v1.started")[0]["declared"]["networkMode"],
+        "enforce"
+    );
+    let log = place.path().join("log.jsonl");
+    let verified = place
+        .cellos(&["verify", log.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(verified.status.success(), "{verified:?}");
+}
+
+#[test]
+fn another_port_of_the_same_host_is_not() {
+    require!("userns");
+    let (place, port, other) = (Place::new(), server(), server());
+    let ran = run(
+        &place,
+        &["--allow", &format!("127.0.0.1:{port}")],
+        &ask(other),
+    );
+    assert_eq!(ran.status.code(), Some(7), "{ran:?}");
+    let destroyed = &data(&place, "lifecycle.v1.destroyed")[0];
+    assert_eq!(destroyed["egress"]["flowsAllowed"], 0);
+    assert_eq!(data(&place, "homeostasis")[0]["authorityEfficiency"], 0.0);
+}
+
+#[test]
+fn a_cell_without_rules_has_no_network() {
+    require!("userns");
+    let (place, port) = (Place::new(), server());
+    let ran = run(&place, &[], &ask(port));
+    assert_eq!(ran.status.code(), Some(7), "{ran:?}");
+    assert_eq!(
+        data(&place, "lifecycle.v1.destroyed")[0].get("egress"),
+        None
+    );
+}
+
+#[test]
+fn rules_stay_refused_where_no_gateway_reaches() {
+    let place = Place::new();
+    let ran = run(
+        &place,
+        &["--backend", "stub", "--allow", "a.example:443"],
+        "true",
+    );
+    assert_eq!(ran.status.code(), Some(126), "{ran:?}");
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(
+        said.contains("backend `stub` does not enforce egress rules"),
+        "{said}"
+    );
+}
