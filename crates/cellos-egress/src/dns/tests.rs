@@ -352,7 +352,9 @@ async fn slow_connections_end_and_too_many_are_closed() {
         tokio::spawn(Arc::clone(&server).serve_connection(served));
         clients.push(client);
     }
-    tokio::task::yield_now().await;
+    while server.connections.available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
     let (mut late, served) = tokio::io::duplex(256);
     Arc::clone(&server).serve_connection(served).await;
     assert_eq!(late.read(&mut [0; 9]).await.unwrap(), 0);
@@ -390,6 +392,48 @@ async fn answers_over_udp_come_from_where_the_query_went() {
         serving.abort();
         assert_eq!((reports.queries().len(), reports.flows().len()), (1, 0));
     }
+}
+
+#[tokio::test]
+async fn a_flow_goes_where_its_rule_says_and_is_told_at_its_end() {
+    let outside = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let there = outside.local_addr().unwrap();
+    let (cell, reports) = cell_of(serde_json::json!({
+        "egressRules": [{"host": "127.0.0.1", "port": there.port(), "protocol": "udp"}],
+    }));
+    let bound = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let socket = Arc::new(CellSocket::new(bound.into()).unwrap());
+    let client = UdpSocket::bind("127.0.0.9:0").await.unwrap();
+    let flows = Flows::new(cell);
+    let letter = |to: SocketAddr| crate::udp::Letter {
+        from: client.local_addr().unwrap(),
+        to,
+        bytes: b"ask".to_vec(),
+    };
+    flows.letter(&socket, there.port(), letter(there)).await;
+    let other = SocketAddr::from(([127, 0, 0, 2], there.port()));
+    flows.letter(&socket, there.port(), letter(other)).await;
+    let mut bytes = [0; 16];
+    let limit = Duration::from_secs(5);
+    let asked = tokio::time::timeout(limit, outside.recv_from(&mut bytes));
+    let (size, from) = asked.await.unwrap().unwrap();
+    assert_eq!(&bytes[..size], b"ask");
+    outside.send_to(b"answer", from).await.unwrap();
+    let answered = tokio::time::timeout(limit, client.recv_from(&mut bytes));
+    let (size, from) = answered.await.unwrap().unwrap();
+    assert_eq!((&bytes[..size], from.ip()), (&b"answer"[..], there.ip()));
+    flows.finish().await;
+    let told = reports.flows();
+    let verdicts = told
+        .iter()
+        .map(|flow| (flow.decision, flow.bytes_out, flow.bytes_in));
+    assert_eq!(
+        verdicts.collect::<Vec<_>>(),
+        [
+            (NetworkVerdict::Deny, None, None),
+            (NetworkVerdict::Allow, Some(3), Some(6))
+        ]
+    );
 }
 
 proptest! {
