@@ -368,5 +368,7 @@ async fn connect(address: SocketAddr) -> io::Result<UdpSocket> {
     };
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(address).await?;
+    // Before the runtime knows that there is room, nothing is sent without waiting.
+    socket.writable().await?;
     Ok(socket)
 }
