@@ -16,7 +16,7 @@ use nix::{
         SockaddrStorage, getsockname, recvmsg, sendmsg, setsockopt, sockopt,
     },
 };
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{io::Interest, net::UdpSocket};
 
 /// Most bytes of a datagram.
 const MAX_DATAGRAM: usize = 65536;
@@ -44,7 +44,7 @@ pub(crate) struct Letter {
 /// A UDP socket of the cell.
 #[derive(Debug)]
 pub(crate) struct CellSocket {
-    socket: AsyncFd<OwnedFd>,
+    socket: UdpSocket,
     family: Family,
     port: u16,
 }
@@ -73,7 +73,7 @@ impl CellSocket {
         }
         rustix::io::ioctl_fionbio(&socket, true)?;
         Ok(Self {
-            socket: AsyncFd::register(socket).map_err(io::Error::from)?,
+            socket: UdpSocket::from_std(std::net::UdpSocket::from(socket))?,
             family,
             port,
         })
@@ -81,15 +81,14 @@ impl CellSocket {
 
     /// Waits until there is a datagram.
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await?.retain_ready();
-        Ok(())
+        self.socket.readable().await
     }
 
     /// Takes a datagram; nothing when there is none. One without a destination is dropped.
     pub(crate) fn receive(&self) -> io::Result<Option<Letter>> {
         loop {
-            let received = self.socket.try_io(Interest::READABLE, |socket| {
-                take(socket, self.port).map_err(io::Error::from)
+            let received = self.socket.try_io(Interest::READABLE, || {
+                take(&self.socket, self.port).map_err(io::Error::from)
             });
             match received {
                 Ok(Some(letter)) => return Ok(Some(letter)),
@@ -111,7 +110,7 @@ impl CellSocket {
     /// may be.
     pub(crate) fn send(&self, bytes: &[u8], source: IpAddr, to: SocketAddr) {
         let parts = [IoSlice::new(bytes)];
-        let fd = self.socket.get_ref().as_raw_fd();
+        let fd = self.socket.as_raw_fd();
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         let sent = match (self.family, source.to_canonical()) {
             (Family::V4, IpAddr::V4(source)) => {
@@ -155,7 +154,7 @@ impl CellSocket {
     }
 }
 
-fn take(socket: &OwnedFd, port: u16) -> Result<Option<Letter>, Errno> {
+fn take(socket: &UdpSocket, port: u16) -> Result<Option<Letter>, Errno> {
     with_buffer(|buffer| {
         let mut control = nix::cmsg_space!(libc::in_pktinfo, libc::in6_pktinfo);
         let mut parts = [IoSliceMut::new(buffer)];
