@@ -102,7 +102,10 @@ fn cell_of(authority: serde_json::Value) -> (Arc<Cell>, Arc<Reports>) {
         names: Names::default(),
         resolver: Arc::new(Outside),
         upstream: Upstream::Direct,
-        reporter: Reporter::new(Arc::clone(&reports) as Arc<dyn NetworkReports>),
+        reporter: Arc::new(Reporter::new(
+            Arc::clone(&reports) as Arc<dyn NetworkReports>
+        )),
+        learned: Arc::default(),
     };
     (Arc::new(cell), reports)
 }

@@ -2,7 +2,10 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use cellos_core::event::{FlowProtocol, FlowReason};
+use cellos_core::{
+    event::{FlowProtocol, FlowReason},
+    ports::network::DNS_PORT,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     pin,
@@ -68,6 +71,19 @@ async fn admit(
 ) -> Result<(), Unrecorded> {
     let cell = &serving.cell;
     let meaning = cell.names.meaning(intended.ip());
+    if intended.port() == DNS_PORT && cell.rules.dns_is_ours(&meaning, FlowProtocol::Tcp) {
+        if let Ok(slot) = serving.slots.take() {
+            let serving = Arc::clone(serving);
+            flows.spawn(async move {
+                tokio::select! {
+                    () = serving.ended() => {}
+                    () = Arc::clone(&serving.name_server).serve_connection(client) => {}
+                }
+                drop(slot);
+            });
+        }
+        return Ok(());
+    }
     let attempt = Attempt::new(meaning, intended);
     let decided = cell
         .rules

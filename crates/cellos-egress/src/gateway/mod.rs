@@ -1,8 +1,10 @@
 //! The gateway of a cell: accepts what the cell connects to, decides, and carries it.
 
 mod accept;
+mod datagrams;
 mod flow;
 mod opening;
+mod refused;
 mod slots;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -19,19 +21,27 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
     dial::Upstream,
+    dns::NameServer,
     learn::Learned,
     names::Names,
+    publish::{self, Publish, Published},
     ranges::OwnAddresses,
+    refusals::Refusals,
     relay::{Patience, Pipes},
     report::Reporter,
     resolve::{Resolve, resolver_for},
     rules::Rules,
+    udp::{CellSocket, Flows},
 };
 use slots::{CellSlots, ProcessSlots};
 
 /// How long the end of a cell waits for its flows to be told, once they were told to end. The record
 /// takes what it has room for meanwhile.
 pub(crate) const CLOSE_TIME: Duration = Duration::from_secs(10);
+
+/// Connections from outside that a cell with published ports can have at once; each is a socket that
+/// is made with the cell.
+pub(crate) const INBOUND_SOCKETS: u16 = 32;
 
 /// How strict a gateway is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,6 +60,8 @@ pub struct GatewayConfig {
     pub mode: Mode,
     /// What connections to the outside go through.
     pub upstream: Upstream,
+    /// Ports of the cell that are open to the host.
+    pub publish: Vec<Publish>,
     /// Collects what cells need, in [`Mode::Learn`]. Whoever prints it keeps the other half.
     pub learned: Arc<Learned>,
 }
@@ -74,7 +86,9 @@ pub(crate) struct Cell {
 
 /// A cell that is served.
 pub(crate) struct Serving {
-    pub(crate) cell: Cell,
+    pub(crate) cell: Arc<Cell>,
+    name_server: Arc<NameServer>,
+    datagrams: Arc<Flows>,
     pub(crate) slots: CellSlots,
     pipes: Arc<Pipes>,
     patience: Patience,
@@ -110,7 +124,14 @@ impl NetworkGateway for EgressGateway {
 
     fn needs(&self, spec: &ExecutionCellSpec) -> Result<Option<NetworkNeeds>, CellosError> {
         let rules = self.rules(spec)?;
-        Ok(rules.wants_network().then(|| rules.needs()))
+        if !rules.wants_network() && self.config.publish.is_empty() {
+            return Ok(None);
+        }
+        let mut needs = rules.needs();
+        if !self.config.publish.is_empty() {
+            needs.inbound_sockets = INBOUND_SOCKETS;
+        }
+        Ok(Some(needs))
     }
 
     async fn open(
@@ -145,14 +166,44 @@ impl NetworkGateway for EgressGateway {
             let serving = Arc::clone(&serving);
             tasks.spawn(accept::serve(serving, listener, accept::intended));
         }
+        for (port, socket) in network.udp {
+            let socket = CellSocket::new(socket).map_err(|error| {
+                CellosError::Host(format!("the cell's UDP socket on port {port}: {error}"))
+            })?;
+            tasks.spawn(datagrams::serve(
+                Arc::clone(&serving),
+                port,
+                Arc::new(socket),
+            ));
+        }
+        if let Some(socket) = network.refusals {
+            let refusals = Refusals::new(socket).map_err(|error| {
+                CellosError::Host(format!("the cell's socket for refusals: {error}"))
+            })?;
+            tasks.spawn(refused::watch(Arc::clone(&serving), refusals));
+        }
+        let reporter = Arc::clone(&serving.cell.reporter);
+        let published = publish::start(&self.config.publish, network.inbound, reporter)
+            .await
+            .map_err(|error| CellosError::Host(error.to_string()))?;
+        for publish in published.open() {
+            tracing::info!(host = %publish.host, port = publish.port, "published a port of the cell");
+        }
         tasks.spawn(Arc::clone(&serving).sum_up());
-        Ok(Box::new(Open { serving, tasks }))
+        Ok(Box::new(Open {
+            serving,
+            tasks,
+            published: Some(published),
+        }))
     }
 }
 
 impl Serving {
     pub(crate) fn new(cell: Cell, slots: CellSlots, pipes: Arc<Pipes>) -> Self {
+        let cell = Arc::new(cell);
         Self {
+            name_server: NameServer::new(Arc::clone(&cell)),
+            datagrams: Flows::new(Arc::clone(&cell)),
             cell,
             slots,
             pipes,
@@ -184,14 +235,25 @@ impl Serving {
 struct Open {
     serving: Arc<Serving>,
     tasks: JoinSet<()>,
+    published: Option<Published>,
 }
 
 #[async_trait]
 impl OpenGateway for Open {
     async fn close(self: Box<Self>) -> EgressRecord {
-        let Self { serving, mut tasks } = *self;
+        let Self {
+            serving,
+            mut tasks,
+            published,
+        } = *self;
         serving.closing.send_replace(true);
         let told = timeout(CLOSE_TIME, async {
+            let inbound = async {
+                if let Some(published) = published {
+                    published.close().await;
+                }
+            };
+            tokio::join!(inbound, serving.datagrams.finish());
             while tasks.join_next().await.is_some() {}
             serving.cell.reporter.flush().await
         });

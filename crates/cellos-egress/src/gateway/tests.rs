@@ -134,6 +134,7 @@ impl Stage {
             open: Box::new(Open {
                 serving: Arc::new(serving),
                 tasks: JoinSet::new(),
+                published: None,
             }),
             recorded,
             door: server.local_addr().unwrap(),
@@ -264,7 +265,11 @@ async fn bulk_data_arrives_as_it_was_both_ways_at_once() {
     const BYTES: usize = 24 * 1024 * 1024;
     let stage = Stage::new("tcp").await;
     let (client, server) = stage.pair().await;
-    let data: Arc<Vec<u8>> = Arc::new((0..BYTES).map(|at| (at * 7919 >> 5) as u8).collect());
+    let data: Arc<Vec<u8>> = Arc::new(
+        (0..BYTES)
+            .map(|at| (((at * 7919) >> 5) % 251).try_into().unwrap())
+            .collect(),
+    );
     let exchange = |stream: TcpStream| {
         let data = Arc::clone(&data);
         async move {
