@@ -8,8 +8,6 @@
 mod guard;
 mod lane;
 mod pipes;
-#[cfg(test)]
-mod tests;
 
 use std::{
     io,
