@@ -18,7 +18,9 @@ use cellos_isolation::{LauncherOptions, Warm};
 use cellos_testkit::require;
 use serde_json::json;
 
-use crate::support::{backend, backend_with, document, read_all, shell, streams};
+use crate::support::{
+    backend, backend_with, backend_with_open_files, document, read_all, shell, streams,
+};
 
 /// How long a test waits for a packet inside one machine.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -228,6 +230,29 @@ async fn too_many_ports_are_refused_with_the_number() {
         .to_string();
     assert!(error.contains("at most 4096"), "{error}");
     assert_eq!(backend.tracked_cell_count(), 0);
+}
+
+#[tokio::test]
+async fn a_limit_on_open_files_fails_the_cell_and_no_other() {
+    require!("userns");
+    let backend = backend_with_open_files(100);
+    let many: Vec<u16> = (10_000..10_200).collect();
+    let document = document("net", &shell("true"), &json!({}));
+    backend
+        .prepare_network("net", needs(&many, &[], 0))
+        .await
+        .unwrap();
+    let error = backend.create(&document).await.unwrap_err().to_string();
+    assert!(error.contains("listen on TCP port"), "{error}");
+    assert!(error.contains("Too many open files"), "{error}");
+    assert_eq!(backend.tracked_cell_count(), 0);
+    backend
+        .prepare_network("net", needs(&[80], &[], 0))
+        .await
+        .unwrap();
+    let handle = backend.create(&document).await.unwrap();
+    assert_eq!(backend.network("net").await.unwrap().tcp.len(), 2);
+    backend.destroy(&handle).await.unwrap();
 }
 
 #[tokio::test]

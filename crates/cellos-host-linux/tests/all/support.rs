@@ -27,6 +27,16 @@ pub(crate) fn backend() -> LinuxBackend {
     backend_with(&LauncherOptions::default())
 }
 
+/// A backend whose launcher, and so every cell, can have no more descriptors than this.
+pub(crate) fn backend_with_open_files(most: u32) -> LinuxBackend {
+    let options = LauncherOptions::default();
+    let mut program = Command::new("sh");
+    program.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\"")]);
+    program.arg(launcher_program());
+    let launcher = Launcher::execute(program, &options).unwrap();
+    LinuxBackend::new(launcher, &options).unwrap()
+}
+
 /// Read at run time: the tests may have been moved since they were built.
 fn launcher_program() -> String {
     std::env::var("NEXTEST_BIN_EXE_cellos-launcher")
