@@ -16,7 +16,6 @@
 //! ```
 
 #![forbid(unsafe_code)]
-#![allow(dead_code)]
 
 mod dial;
 mod dns;

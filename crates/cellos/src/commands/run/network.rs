@@ -6,7 +6,9 @@ use cellos_core::{
     ExecutionCellDocument,
     descriptor::{BackendDescriptor, Feature},
 };
-use cellos_egress::{GatewayConfig, Learned, Mode, Upstream, UpstreamProblem};
+use cellos_egress::{
+    GatewayConfig, Learned, Mode, Publish, PublishProblem, Upstream, UpstreamProblem,
+};
 
 use super::output::{self, RecordTarget};
 use crate::{failure::Failure, say};
@@ -18,6 +20,10 @@ const STANDARD_ERROR: &str = "-";
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Network")]
 pub(crate) struct NetworkOptions {
+    /// Let connections from the host reach a port of the cell; the host listens on 127.0.0.1
+    /// unless told otherwise, and on a free port for port 0; may be repeated
+    #[arg(long, value_name = "[[HOST:]PORT:]CELL-PORT", value_parser = publish)]
+    publish: Vec<Publish>,
     /// Connect to the outside through this proxy: http:// (CONNECT) or socks5://, then
     /// [USER:PASSWORD@]HOST:PORT. A password belongs into the variable, where no other user sees it
     #[arg(
@@ -32,6 +38,10 @@ pub(crate) struct NetworkOptions {
     /// standard error, or in a file. The evidence says that this run was there to learn
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = STANDARD_ERROR)]
     learn: Option<PathBuf>,
+}
+
+fn publish(text: &str) -> Result<Publish, PublishProblem> {
+    text.parse()
 }
 
 /// A proxy as it was given; it may hold a password, so it is read by us, who never show it.
@@ -61,11 +71,14 @@ enum NetworkOptionError {
     Proxy(#[source] UpstreamProblem),
     #[error("--learn: cells of the {backend} backend have no network to learn from")]
     NothingToLearn { backend: String },
+    #[error("--publish: cells of the {backend} backend have no network to connect to")]
+    NothingToPublish { backend: String },
 }
 
 /// What was asked for, opened and ready before the cell runs.
 pub(super) struct NetworkPlan {
     upstream: Upstream,
+    publish: Vec<Publish>,
     learning: Option<Learning>,
 }
 
@@ -95,7 +108,11 @@ impl NetworkOptions {
                 },
             }),
         };
-        Ok(NetworkPlan { upstream, learning })
+        Ok(NetworkPlan {
+            upstream,
+            publish: self.publish.clone(),
+            learning,
+        })
     }
 }
 
@@ -108,6 +125,7 @@ impl NetworkPlan {
                 None => Mode::Enforce,
             },
             upstream: self.upstream.clone(),
+            publish: self.publish.clone(),
             learned: self
                 .learning
                 .as_ref()
@@ -117,13 +135,18 @@ impl NetworkPlan {
 
     /// Whether this backend, with the gateway, can do it.
     pub(super) fn check(&self, backend: &BackendDescriptor) -> Result<(), Failure> {
-        match self.learning {
-            Some(_) if !backend.has(Feature::Egress) => {
-                Err(Failure::call(NetworkOptionError::NothingToLearn {
-                    backend: backend.name.to_string(),
+        let backend_name = || backend.name.to_string();
+        match (backend.has(Feature::Egress), &self.learning) {
+            (true, _) => Ok(()),
+            (false, Some(_)) => Err(Failure::call(NetworkOptionError::NothingToLearn {
+                backend: backend_name(),
+            })),
+            (false, None) if !self.publish.is_empty() => {
+                Err(Failure::call(NetworkOptionError::NothingToPublish {
+                    backend: backend_name(),
                 }))
             }
-            _ => Ok(()),
+            (false, None) => Ok(()),
         }
     }
 
@@ -152,7 +175,7 @@ mod tests {
     fn plan(proxy: &str) -> Result<NetworkPlan, Failure> {
         NetworkOptions {
             egress_proxy: Some(ProxyText(proxy.into())),
-            learn: None,
+            ..NetworkOptions::default()
         }
         .plan()
     }
@@ -169,7 +192,7 @@ mod tests {
         }
         let options = NetworkOptions {
             egress_proxy: Some(ProxyText("http://me:hunter2@proxy:1".into())),
-            learn: None,
+            ..NetworkOptions::default()
         };
         assert!(!format!("{options:?}").contains("hunter2"));
     }
