@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    CellSocket, EVICT_AFTER, Letter, MAX_FLOWS, REFUSED_FOR, RESOLVE_LIMIT,
+    CellSocket, EVICT_AFTER, Letter, MAX_FLOWS, MAX_TASKS, REFUSED_FOR, RESOLVE_LIMIT,
     flow::{Flow, Sent},
 };
 use crate::{
@@ -119,14 +119,11 @@ impl Flows {
         };
         match self.judge(&mut head) {
             Err(refusal) => self.refused(&head, refusal).await,
-            Ok(()) => match self.insert(pair, letter.bytes) {
-                None => {
-                    let reason = FlowReason::TooManyFlows;
-                    let detail = Some(format!("a cell has at most {MAX_FLOWS} flows over UDP"));
-                    self.refused(&head, Refusal { reason, detail }).await;
+            Ok(()) => {
+                if let Err(head) = self.begin(head, letter.bytes, socket) {
+                    self.refused(&head, too_many()).await;
                 }
-                Some(flow) => self.spawn(head, flow, Arc::clone(socket)),
-            },
+            }
         }
     }
 
@@ -136,6 +133,15 @@ impl Flows {
         let mut tasks =
             std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         while tasks.join_next().await.is_some() {}
+    }
+
+    /// How many tasks there are.
+    #[cfg(test)]
+    pub(super) fn tasks(&self) -> usize {
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 
     fn close(&self) {
@@ -179,6 +185,30 @@ impl Flows {
         Ok(())
     }
 
+    /// Begins a flow, if there is room for one more. Flows that have ended and wait for their reports
+    /// to be taken count as well, so that a record that stalls is not waited for by any number.
+    fn begin(
+        self: &Arc<Self>,
+        head: Head,
+        first: Vec<u8>,
+        socket: &Arc<CellSocket>,
+    ) -> Result<(), Head> {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        if tasks.len() >= MAX_TASKS {
+            return Err(head);
+        }
+        let Some(flow) = self.insert(head.pair, first) else {
+            return Err(head);
+        };
+        let (flows, socket) = (Arc::clone(self), Arc::clone(socket));
+        tasks.spawn(async move {
+            flows.run(&head, &flow, &socket).await;
+            flows.forget(&head.pair, &flow);
+        });
+        Ok(())
+    }
+
     /// Room for one more flow.
     fn insert(&self, pair: Pair, first: Vec<u8>) -> Option<Arc<Flow>> {
         let mut table = self.table();
@@ -196,27 +226,24 @@ impl Flows {
         Some(flow)
     }
 
-    fn spawn(self: &Arc<Self>, head: Head, flow: Arc<Flow>, socket: Arc<CellSocket>) {
-        let flows = Arc::clone(self);
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(async move {
-            flows.run(&head, &flow, &socket).await;
-            let mut table = flows.table();
-            // It may have given way to another flow of the same pair.
-            if table
-                .get(&head.pair)
-                .is_some_and(|known| Arc::ptr_eq(known, &flow))
-            {
-                table.remove(&head.pair);
-            }
-        });
+    fn forget(&self, pair: &Pair, flow: &Arc<Flow>) {
+        let mut table = self.table();
+        // It may have given way to another flow of the same pair.
+        if table
+            .get(pair)
+            .is_some_and(|known| Arc::ptr_eq(known, flow))
+        {
+            table.remove(pair);
+        }
     }
 
     async fn run(&self, head: &Head, flow: &Flow, socket: &CellSocket) {
         let opened = tokio::select! {
             biased;
-            () = flow.ended() => return,
+            () = flow.ended() => {
+                self.refused(head, self.unfinished()).await;
+                return;
+            }
             opened = self.open(head) => opened,
         };
         let (outside, address) = match opened {
@@ -287,6 +314,17 @@ impl Flows {
         })
     }
 
+    /// Why a flow ends before it leads anywhere.
+    fn unfinished(&self) -> Refusal {
+        match self.closed.load(SeqCst) {
+            true => Refusal {
+                reason: FlowReason::ConnectFailed,
+                detail: Some("the cell ended before the address was known".into()),
+            },
+            false => too_many(),
+        }
+    }
+
     async fn too_large(&self, pair: Pair, meaning: Meaning) {
         let head = Head {
             pair,
@@ -345,6 +383,13 @@ impl Head {
             detail: None,
             count: None,
         }
+    }
+}
+
+fn too_many() -> Refusal {
+    Refusal {
+        reason: FlowReason::TooManyFlows,
+        detail: Some(format!("a cell has at most {MAX_FLOWS} flows over UDP")),
     }
 }
 

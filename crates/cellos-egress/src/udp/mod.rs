@@ -28,12 +28,17 @@ use std::time::Duration;
 mod flow;
 mod flows;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use flows::Flows;
 pub(crate) use socket::{CellSocket, Letter};
 
 /// Most flows of one cell at once; each takes a socket and about 2 KiB.
 const MAX_FLOWS: usize = 512;
+/// Most flows of one cell at once with those that have ended and wait until the record has room for
+/// their reports.
+const MAX_TASKS: usize = 2 * MAX_FLOWS;
 /// Most datagrams of a flow that wait while its name is resolved.
 const MAX_WAITING: usize = 8;
 /// Most bytes of them.
