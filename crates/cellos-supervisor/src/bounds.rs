@@ -23,8 +23,9 @@ pub const EVENT_AFTER_TIMEOUT: Duration = Duration::from_secs(1);
 pub const EXPORT: Duration = Duration::from_secs(600);
 /// A gateway begins to serve a cell. It needs microseconds.
 pub const NETWORK_OPEN: Duration = Duration::from_secs(10);
-/// A gateway ends every flow of a cell and reports each.
-pub const NETWORK_CLOSE: Duration = Duration::from_secs(10);
+/// A gateway ends every flow of a cell and reports each. It has a bound of its own, 10 s, and says
+/// what it could not report; this one is for a gateway that does not answer at all.
+pub const NETWORK_CLOSE: Duration = Duration::from_secs(15);
 /// Reports of a cell's network that wait to be written, about a kilobyte each. Whoever has more
 /// waits.
 pub const REPORTS: usize = 256;

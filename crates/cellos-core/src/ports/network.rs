@@ -121,5 +121,9 @@ pub trait NetworkGateway: Send + Sync {
 #[async_trait]
 pub trait OpenGateway: Send + Sync {
     /// Ends every flow, reports each, and says what the cell did.
-    async fn close(self: Box<Self>) -> EgressRecord;
+    ///
+    /// # Errors
+    /// [`CellosError::EventSink`] when flows ended without a report because the record had no room
+    /// for too long. That the record takes no more at all is known to whoever keeps it.
+    async fn close(self: Box<Self>) -> Result<EgressRecord, CellosError>;
 }

@@ -240,7 +240,7 @@ struct Open {
 
 #[async_trait]
 impl OpenGateway for Open {
-    async fn close(self: Box<Self>) -> EgressRecord {
+    async fn close(self: Box<Self>) -> Result<EgressRecord, CellosError> {
         let Self {
             serving,
             mut tasks,
@@ -262,15 +262,18 @@ impl OpenGateway for Open {
             Ok(Err(unrecorded)) => tracing::error!("{unrecorded}"),
             Err(_) => {
                 serving.cell.reporter.halt();
-                tracing::error!("the record took no more when the cell's flows ended");
+                return Err(CellosError::EventSink(format!(
+                    "the record had no room for the ends of the cell's flows within {} s",
+                    CLOSE_TIME.as_secs()
+                )));
             }
         }
         let cell = &serving.cell;
-        EgressRecord {
+        Ok(EgressRecord {
             declared_rules: cell.rules.all().len(),
             learning: cell.mode == Mode::Learn,
             ..cell.reporter.record()
-        }
+        })
     }
 }
 

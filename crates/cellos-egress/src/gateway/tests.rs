@@ -23,6 +23,7 @@ use crate::resolve::{Records, Resolution, ResolveFailure};
 pub(crate) struct Recorded {
     reports: Mutex<Vec<NetworkReport>>,
     full: std::sync::atomic::AtomicBool,
+    stalled: std::sync::atomic::AtomicBool,
 }
 
 impl Recorded {
@@ -35,6 +36,11 @@ impl Recorded {
         flows.collect()
     }
 
+    fn stall(&self) {
+        self.stalled
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
     fn fill(&self) {
         self.full.store(true, std::sync::atomic::Ordering::Relaxed);
     }
@@ -45,6 +51,9 @@ impl NetworkReports for Recorded {
     async fn report(&self, report: NetworkReport) -> Result<(), CellosError> {
         if self.full.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(CellosError::EventSink("full".into()));
+        }
+        if self.stalled.load(std::sync::atomic::Ordering::Relaxed) {
+            std::future::pending::<()>().await;
         }
         self.reports.lock().unwrap().push(report);
         Ok(())
@@ -211,7 +220,7 @@ async fn half_closed_connections_carry_on_and_are_told_when_both_sides_are_done(
     assert_eq!(flow.dst_addr.as_deref(), Some("127.0.0.1"));
     assert_eq!((flow.bytes_out, flow.bytes_in), (Some(8), Some(13)));
     assert_eq!(flow.ended_by, Some(FlowEnd::Closed));
-    let record = stage.open.close().await;
+    let record = stage.open.close().await.unwrap();
     assert_eq!(record.exercised_rules, [0]);
     assert_eq!((record.flows_allowed, record.flows_refused), (1, 0));
     assert_eq!((record.bytes_out, record.bytes_in), (8, 13));
@@ -309,7 +318,7 @@ async fn who_does_not_read_holds_the_other_side_back() {
     };
     let stuck: Result<(), _> = timeout(Duration::from_secs(1), written).await;
     assert!(stuck.is_err());
-    let record = stage.open.close().await;
+    let record = stage.open.close().await.unwrap();
     assert!(record.bytes_in < 64 * 1024 * 1024, "{record:?}");
     drop(client);
 }
@@ -330,7 +339,7 @@ async fn connections_beyond_the_limit_are_refused_and_counted_and_room_comes_bac
     stage.flows(report_limit() + most).await;
     let _again = stage.talking_pair().await;
     let recorded = Arc::clone(&stage.recorded);
-    let record = stage.open.close().await;
+    let record = stage.open.close().await.unwrap();
     assert_eq!(record.flows_refused, 1000);
     assert_eq!(record.flows_allowed, most as u64 + 1);
     let refused: u64 = recorded
@@ -504,7 +513,7 @@ async fn closing_cuts_open_flows_and_tells_each() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     let recorded = Arc::clone(&stage.recorded);
     let door = stage.door;
-    let record = stage.open.close().await;
+    let record = stage.open.close().await.unwrap();
     assert_eq!((record.flows_allowed, record.declared_rules), (2, 1));
     assert_eq!(record.bytes_out, 4);
     for flow in recorded.flows() {
@@ -543,4 +552,21 @@ async fn nothing_goes_through_any_more_once_the_record_is_full() {
         assert!(begun.elapsed() < Duration::from_secs(5));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test]
+async fn closing_while_the_record_has_no_room_ends_in_time_and_is_no_success() {
+    let stage = Stage::new("tcp").await;
+    let (mut client, _server) = stage.talking_pair().await;
+    stage.recorded.stall();
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    let closed = stage.open.close().await;
+    assert!(
+        matches!(closed, Err(CellosError::EventSink(_))),
+        "{closed:?}"
+    );
+    assert_eq!(begun.elapsed().as_secs(), CLOSE_TIME.as_secs());
+    tokio::time::resume();
+    assert!(all(&mut client).await.is_err());
 }

@@ -144,7 +144,10 @@ impl Run<'_> {
         };
         writer.release();
         match timeout(bounds::NETWORK_CLOSE, gateway.close()).await {
-            Ok(record) => self.outcome.egress = Some(record),
+            Ok(Ok(record)) => self.outcome.egress = Some(record),
+            Ok(Err(error)) => self.note(Err(RunError::Network(NetworkError::NotClosed(
+                error.to_string(),
+            )))),
             Err(_) => self.note(Err(RunError::Network(NetworkError::NotClosed(no_answer(
                 "the egress gateway",
                 bounds::NETWORK_CLOSE,

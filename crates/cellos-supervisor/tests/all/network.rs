@@ -31,6 +31,7 @@ struct Busy {
     later: bool,
     open_fails: bool,
     close_hangs: bool,
+    close_fails: bool,
     mode: NetworkMode,
     /// What came of the reports that were refused.
     refused: Arc<Mutex<Option<CellosError>>>,
@@ -40,6 +41,7 @@ struct Busy {
 
 struct BusyCell {
     close_hangs: bool,
+    close_fails: bool,
     reports: Arc<dyn NetworkReports>,
     flows: tokio::task::JoinHandle<()>,
     _alive: Arc<()>,
@@ -117,6 +119,7 @@ impl NetworkGateway for Busy {
         });
         Ok(Box::new(BusyCell {
             close_hangs: self.close_hangs,
+            close_fails: self.close_fails,
             reports,
             flows,
             _alive: Arc::clone(&self.alive),
@@ -126,18 +129,23 @@ impl NetworkGateway for Busy {
 
 #[async_trait]
 impl OpenGateway for BusyCell {
-    async fn close(mut self: Box<Self>) -> EgressRecord {
+    async fn close(mut self: Box<Self>) -> Result<EgressRecord, CellosError> {
+        if self.close_fails {
+            return Err(CellosError::EventSink(
+                "no room for the ends of flows".into(),
+            ));
+        }
         if self.close_hangs {
             std::future::pending::<()>().await;
         }
         let _ = (&mut self.flows).await;
         let _ = self.reports.report(flow("last".into())).await;
-        EgressRecord {
+        Ok(EgressRecord {
             declared_rules: 2,
             exercised_rules: vec![0],
             flows_allowed: 1,
             ..EgressRecord::default()
-        }
+        })
     }
 }
 
@@ -376,6 +384,22 @@ async fn a_gateway_that_does_not_close_is_dropped_and_nothing_follows_the_end() 
     assert!(nobody_serves(&gateway));
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(events.kinds().last().unwrap(), "lifecycle.v1.destroyed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_flows_could_not_all_be_reported_fails() {
+    let (backend, events) = (shared(Pretended::default()), shared(Recorder::default()));
+    let gateway = shared(Busy {
+        close_fails: true,
+        ..Busy::default()
+    });
+    let outcome = run(&backend, &events, &gateway, networked()).await;
+    assert!(!outcome.succeeded());
+    assert!(matches!(
+        outcome.first_error,
+        Some(RunError::Network(NetworkError::NotClosed(said))) if said.contains("no room")
+    ));
+    assert_eq!(events.data("destroyed").get("egress"), None);
 }
 
 #[tokio::test(start_paused = true)]
