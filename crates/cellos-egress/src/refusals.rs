@@ -64,14 +64,29 @@ impl Refusals {
             let (refused, lost) = socket
                 .async_io(Interest::READABLE, || receive(socket))
                 .await?;
-            if let Some(lost) = lost {
-                // The kernel's counter begins again after its largest number.
-                self.lost += u64::from(lost.wrapping_sub(self.seen_lost));
-                self.seen_lost = lost;
-            }
+            self.note_lost(lost);
             if let Some(refused) = refused {
                 return Ok(refused);
             }
+        }
+    }
+
+    /// The next one that is there already; nothing when there is none.
+    pub(crate) fn waiting(&mut self) -> Option<Refused> {
+        loop {
+            let (refused, lost) = receive(self.socket.as_ref()?).ok()?;
+            self.note_lost(lost);
+            if refused.is_some() {
+                return refused;
+            }
+        }
+    }
+
+    fn note_lost(&mut self, lost: Option<u32>) {
+        if let Some(lost) = lost {
+            // The kernel's counter begins again after its largest number.
+            self.lost += u64::from(lost.wrapping_sub(self.seen_lost));
+            self.seen_lost = lost;
         }
     }
 

@@ -3,43 +3,69 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use cellos_core::event::{FlowReason, NetworkFlowDecision};
+use tokio::pin;
 
 use super::{Serving, flow::Attempt};
-use crate::refusals::{Refusals, Refused};
+use crate::{
+    refusals::{Refusals, Refused},
+    report::Unrecorded,
+};
 
-/// Tells each until the cell is no longer served, or nothing more can be seen.
+/// Most refusals that are told after the cell has ended; the socket keeps fewer.
+const LAST_REFUSALS: usize = 1024;
+
+/// Tells each until the cell is no longer served, or nothing more can be seen. Then tells those that
+/// wait to be read.
 pub(super) async fn watch(serving: Arc<Serving>, mut refusals: Refusals) {
-    let telling = async {
-        let reporter = &serving.cell.reporter;
-        loop {
-            let refused = match refusals.next().await {
-                Ok(refused) => refused,
-                Err(error) => {
-                    tracing::error!(%error, "the kernel's refusals are no longer seen");
-                    return;
-                }
-            };
-            let mut told = reporter.flow(event(&serving, &refused)).await;
-            let lost = refusals.take_lost();
-            if told.is_ok() && lost > 0 {
-                let event = NetworkFlowDecision {
-                    count: Some(lost),
-                    detail: Some(format!(
-                        "{lost} refusals like this one, too fast to be seen each"
-                    )),
-                    ..event(&serving, &refused)
-                };
-                told = reporter.flow(event).await;
-            }
-            if told.is_err() {
+    let ended = serving.ended();
+    pin!(ended);
+    loop {
+        let refused = tokio::select! {
+            biased;
+            () = &mut ended => break,
+            refused = refusals.next() => refused,
+        };
+        match refused {
+            Ok(refused) => match tell(&serving, &mut refusals, &refused).await {
+                Ok(()) => {}
+                Err(Unrecorded) => return,
+            },
+            Err(error) => {
+                tracing::error!(%error, "the kernel's refusals are no longer seen");
                 return;
             }
         }
-    };
-    tokio::select! {
-        () = serving.ended() => {}
-        () = telling => {}
     }
+    for _ in 0..LAST_REFUSALS {
+        let Some(refused) = refusals.waiting() else {
+            return;
+        };
+        if tell(&serving, &mut refusals, &refused).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells one, and how many were lost before it.
+async fn tell(
+    serving: &Serving,
+    refusals: &mut Refusals,
+    refused: &Refused,
+) -> Result<(), Unrecorded> {
+    let reporter = &serving.cell.reporter;
+    reporter.flow(event(serving, refused)).await?;
+    let lost = refusals.take_lost();
+    if lost == 0 {
+        return Ok(());
+    }
+    let event = NetworkFlowDecision {
+        count: Some(lost),
+        detail: Some(format!(
+            "{lost} refusals like this one, too fast to be seen each"
+        )),
+        ..event(serving, refused)
+    };
+    reporter.flow(event).await
 }
 
 fn event(serving: &Serving, refused: &Refused) -> NetworkFlowDecision {
