@@ -38,7 +38,7 @@ const fn variable(name: &'static str, treatment: Treatment) -> Variable {
     Variable { name, treatment }
 }
 
-const NO_EGRESS: &str = "a cell has no network yet; documents with egress rules are refused";
+const NO_EGRESS: &str = "the egress gateway is always there, and goes by the document alone";
 const NO_BROKER: &str = "documents with secrets are refused until brokers exist";
 const OTHER_BACKEND: &str = "configures a backend that this build lacks and refuses by name";
 const NO_EXPORT_TARGET: &str = "artifacts would not go there; only CELLOS_EXPORT_DIR is supported";
@@ -287,7 +287,10 @@ pub(crate) const VARIABLES: &[Variable] = &[
     variable("CELLOS_SECRET_*", NoEffect(NO_BROKER)),
     variable("CELLOS_RUNTIME_SECRET_*", NoEffect("belongs into a cell")),
     variable("CELLOS_VAULT_*", NoEffect(NO_BROKER)),
-    variable("CELLOS_CA_BUNDLE", NoEffect("nothing connects to a server")),
+    variable(
+        "CELLOS_CA_BUNDLE",
+        Used("certificates that count beside the host's for resolvers over TLS and HTTPS"),
+    ),
     // Exports.
     variable(
         "CELLOS_EXPORT_DIR",
