@@ -17,7 +17,7 @@ use cellos_core::{
     event::FlowProtocol,
 };
 
-use crate::names::Meaning;
+use crate::{names::Meaning, ranges::special};
 pub use complete::Completed;
 pub(crate) use ports::{UDP_PORTS, tcp_ports};
 
@@ -184,7 +184,29 @@ impl Learned {
     }
 }
 
+impl Seen {
+    /// What was refused only because nothing listened, and needs a rule.
+    fn undeclared(&self) -> impl Iterator<Item = &Destination> {
+        self.notes.iter().filter_map(|note| match note {
+            Note::Undeclared(to)
+                if to.special().is_none() && !self.destinations.contains_key(to) =>
+            {
+                Some(to)
+            }
+            _ => None,
+        })
+    }
+}
+
 impl Destination {
+    /// What the address is, where it has to be named.
+    fn special(&self) -> Option<&'static str> {
+        match &self.host {
+            EgressHost::Ip(address) => special(*address),
+            _ => None,
+        }
+    }
+
     fn of(meaning: &Meaning, port: u16, transport: FlowProtocol) -> Option<Self> {
         let host = match meaning {
             Meaning::Name(name) => EgressHost::Name(name.to_string()),

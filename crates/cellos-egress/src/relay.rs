@@ -111,7 +111,10 @@ pub(crate) async fn relay(
         tokio::select! {
             ended = both => match ended {
                 Ok(()) => (FlowEnd::Closed, None),
-                Err(Stop::Broken(_)) => (FlowEnd::Reset, None),
+                Err(Stop::Broken(error)) => {
+                    tracing::debug!(%error, "a flow was broken off");
+                    (FlowEnd::Reset, None)
+                }
                 Err(Stop::Fault(fault)) => (FlowEnd::Refused, Some(fault)),
             },
             () = meter.silence(patience) => (FlowEnd::Idle, None),

@@ -18,7 +18,7 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     MAX_ALIASES, MAX_CONNECTIONS, MAX_OUTSIDE, MAX_RECORDS, OUTSIDE_LIMIT, POOL_TTL,
-    decide::{Decision, decide},
+    decide::{Decision, decide, kind},
     wire::{self, Query, Unread},
 };
 use crate::{
@@ -114,6 +114,7 @@ impl NameServer {
         };
         let (code, records, told) = match decide(&self.cell, &query) {
             Decision::Outside(kind, name) => {
+                self.cell.learned.asked(&name, kind);
                 return Ok(Step::Ask(Box::new(Outside { query, kind, name })));
             }
             Decision::Refused(reason) => (ResponseCode::Refused, Vec::new(), Some(reason)),
@@ -134,6 +135,9 @@ impl NameServer {
                     Decision::Address(address) => vec![address_record(query.name(), address)],
                     _ => Vec::new(),
                 };
+                if let (Some(name), Some(kind)) = (&query.plain_name, kind(query.kind)) {
+                    self.cell.learned.asked(name, kind);
+                }
                 let first = self.is_first(&query.shown_name);
                 let told = first.then_some(QueryReason::AllowedByAllowlist);
                 (ResponseCode::NoError, records, told)

@@ -91,7 +91,8 @@ fn pointer(cell: &Cell, name: &str) -> Option<String> {
     }
 }
 
-fn kind(kind: RecordType) -> Option<DnsQueryType> {
+/// The type as documents name it; nothing for one that they cannot name.
+pub(super) fn kind(kind: RecordType) -> Option<DnsQueryType> {
     Some(match kind {
         RecordType::A => DnsQueryType::A,
         RecordType::AAAA => DnsQueryType::Aaaa,

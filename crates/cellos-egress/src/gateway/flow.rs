@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -155,6 +155,11 @@ impl Attempt {
             .forbidden(to, port, FlowProtocol::Tcp, address, what);
     }
 
+    fn learn_used(&self, cell: &Cell, content: Content) {
+        cell.learned
+            .used(&self.meaning, self.port, FlowProtocol::Tcp, content);
+    }
+
     fn expected(&self, cell: &Cell) -> Expected {
         Expected {
             name: self.name().map(str::to_owned),
@@ -231,14 +236,19 @@ enum Setback {
 async fn learn(cell: &Cell, client: &TcpStream, attempt: &Attempt) -> Guard {
     let expected = attempt.expected(cell);
     let heard = opening::listen(client, Check::TlsOrHttp, expected, LEARNING_TIME).await;
-    let (content, said) = match heard {
-        Ok(Guard::Http(_, released)) => (Content::Http, released),
-        Ok(Guard::Opaque(released) | Guard::Tls(_, released)) => (Content::Tls, released),
-        Err(refused) => (Content::Opaque, refused.said),
+    let (content, guard) = match heard {
+        Ok(Guard::Http(conversation, released) | Guard::Overheard(conversation, released, _)) => {
+            // A later request may be for another host.
+            let guard = Guard::Overheard(conversation, released, Arc::default());
+            (Content::Http, guard)
+        }
+        Ok(Guard::Opaque(released) | Guard::Tls(_, released)) => {
+            (Content::Tls, Guard::Opaque(released))
+        }
+        Err(refused) => (Content::Opaque, Guard::Opaque(refused.said)),
     };
-    cell.learned
-        .used(&attempt.meaning, attempt.port, FlowProtocol::Tcp, content);
-    Guard::Opaque(said)
+    attempt.learn_used(cell, content);
+    guard
 }
 
 /// Connects to where the attempt leads: what was judged is what is dialled.
@@ -271,6 +281,10 @@ async fn carry(
         serving.ended().await;
         FlowEnd::CellEnded
     };
+    let amiss = match &guard {
+        Guard::Overheard(_, _, amiss) => Some(Arc::clone(amiss)),
+        _ => None,
+    };
     let relayed = relay(
         &client,
         &server,
@@ -281,6 +295,9 @@ async fn carry(
     )
     .await;
     drop((client, server));
+    if amiss.is_some_and(|amiss| amiss.load(Ordering::Relaxed)) {
+        attempt.learn_used(cell, Content::Opaque);
+    }
     if let Some(fault) = relayed.fault.clone() {
         let event = attempt.refused_for(plan.rule.clone(), fault);
         cell.reporter.flow(event).await?;

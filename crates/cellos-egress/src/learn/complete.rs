@@ -47,7 +47,12 @@ fn complete_rules(authority: &mut AuthorityBundle, seen: &Seen, notes: &mut Vec<
     let declared = rules.all().len();
     let mut used = vec![false; declared];
     let mut all: Vec<EgressRule> = authority.egress_rules.take().unwrap_or_default();
-    for (to, contents) in &seen.destinations {
+    let unseen = Contents {
+        opaque: 1,
+        ..Contents::default()
+    };
+    let undeclared = seen.undeclared().map(|to| (to, &unseen));
+    for (to, contents) in seen.destinations.iter().chain(undeclared) {
         let rule = match rules.decide(&to.meaning(), to.port, to.transport) {
             Ok(Permit::By(rule)) => rule,
             Ok(Permit::ToLearn(_)) | Err(_) => {
@@ -166,17 +171,35 @@ fn refused(authority: &AuthorityBundle, seen: &Seen, notes: &mut Vec<String>) {
             }
         }
         Note::Undeclared(to) => {
-            let rule = rule_text(&to.host, to.port, to.transport);
-            format!(
-                "{} port {} was refused: nothing listened on this port, so nothing was learned; try \
-                 again with the rule {rule}",
-                to.host, to.port
-            )
+            let (host, port) = (&to.host, to.port);
+            match (to.special(), to.transport) {
+                (Some(what), _) => format!(
+                    "{host} port {port} was refused: a run that learns does not listen on this port, \
+                     and the address is {what}; the rule {} names it",
+                    rule_text(host, port, to.transport)
+                ),
+                (None, FlowProtocol::Tcp) => format!(
+                    "{host} port {port} was refused, since a run that learns does not listen on this \
+                     port; the document has a rule for it with `protocol: tcp`, which can be left out \
+                     where it is TLS or HTTP"
+                ),
+                (None, FlowProtocol::Udp) => format!(
+                    "{host} port {port} was refused, since a run that learns does not listen on this \
+                     port; the document has a rule for it"
+                ),
+            }
         }
         Note::OnlyAsked(name) => {
             format!("{name} was asked for, and nothing was connected to there; no rule is for it")
         }
     }));
+    if seen.destinations.is_empty() && seen.notes.is_empty() {
+        notes.push(
+            "nothing outside was used. 127.0.0.0/8 and ::1 are the cell's own: for a service of this \
+             host there, declare a rule like `host: \"127.0.0.1\", port: 8080`"
+                .to_owned(),
+        );
+    }
     if seen.dropped > 0 {
         notes.push(format!(
             "{} more things were seen than there is room for ({MAX_DESTINATIONS} destinations and \

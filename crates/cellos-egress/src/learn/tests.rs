@@ -157,7 +157,8 @@ fn what_was_refused_even_so_is_said_with_the_rule_that_would_allow_it() {
     );
     learned.undeclared(&named("odd.example"), 12345, Tcp);
     learned.undeclared(&named("odd.example"), 12345, Tcp);
-    let (_, notes) = completed(&learned, json!({}));
+    learned.undeclared(&literal("10.0.0.8"), 12345, Tcp);
+    let (authority, notes) = completed(&learned, json!({}));
     assert_eq!(
         notes,
         [
@@ -167,9 +168,17 @@ fn what_was_refused_even_so_is_said_with_the_rule_that_would_allow_it() {
              beside a rule for db.example a rule `host: \"10.0.0.7\", port: 5432`, or \
              `db.example:10.0.0.7` in dnsAuthority.rebindingPolicy.responseIpAllowlist, names that \
              network",
-            "odd.example port 12345 was refused: nothing listened on this port, so nothing was learned; \
-             try again with the rule `host: \"odd.example\", port: 12345`",
+            "10.0.0.8 port 12345 was refused: a run that learns does not listen on this port, and the \
+             address is private use (RFC 1918); the rule `host: \"10.0.0.8\", port: 12345` names it",
+            "odd.example port 12345 was refused, since a run that learns does not listen on this port; \
+             the document has a rule for it with `protocol: tcp`, which can be left out where it is TLS \
+             or HTTP",
         ]
+    );
+    assert_eq!(
+        listed(&authority),
+        [entry("odd.example", 12345, "tcp")],
+        "what is private has to be declared by somebody who knows"
     );
 }
 

@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{Stop, lane::Lane};
-use crate::peek::{Client, Conversation, Hold, Server, TlsGuard};
+use crate::peek::{Client, Conversation, Fault, Hold, Server, TlsGuard};
 
 /// Looks at what a client says. Each has the bytes that it has already released.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(crate) enum Guard {
     Tls(TlsGuard, Vec<u8>),
     /// HTTP, every request of it.
     Http(Box<Conversation>, Vec<u8>),
+    /// HTTP of a run that learns: everything goes on, and what would not have is noted.
+    Overheard(Box<Conversation>, Vec<u8>, Arc<AtomicBool>),
 }
 
 /// Carries both directions until both have ended.
@@ -74,8 +76,110 @@ pub(super) async fn carry(
             };
             tokio::try_join!(out, back)?;
         }
+        Guard::Overheard(conversation, released, amiss) => {
+            let heard = Overheard {
+                conversation: Mutex::new(*conversation),
+                amiss,
+            };
+            let out = async {
+                out.write(&released).await?;
+                drop(released);
+                heard.client(&mut out).await?;
+                out.finish()?;
+                Ok::<_, Stop>(())
+            };
+            let back = async {
+                heard.server(&mut back).await?;
+                end(&back, server_done)?;
+                Ok(())
+            };
+            tokio::try_join!(out, back)?;
+        }
     }
     Ok(())
+}
+
+/// A conversation that goes on whatever it is about.
+struct Overheard {
+    conversation: Mutex<Conversation>,
+    /// Something was said that a check would not have let through.
+    amiss: Arc<AtomicBool>,
+}
+
+impl Overheard {
+    fn with<T>(&self, use_it: impl FnOnce(&mut Conversation) -> T) -> T {
+        use_it(
+            &mut self
+                .conversation
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// Whether listening on is of use.
+    fn note(&self, heard: Result<(), Fault>) -> bool {
+        if heard.is_err() {
+            self.amiss.store(true, Ordering::Relaxed);
+        }
+        !self.amiss.load(Ordering::Relaxed)
+    }
+
+    async fn client(&self, out: &mut Lane<'_>) -> Result<(), Stop> {
+        let mut ignored = Vec::new();
+        loop {
+            // What waited for an answer of the server's may be looked at now.
+            let waited = self.with(|it| it.feed(&[], &mut ignored));
+            ignored.clear();
+            let of_use = self.note(waited);
+            match self.with(|it| it.client()) {
+                _ if !of_use => return Ok(out.move_all().await?),
+                Client::Opaque => return Ok(out.move_all().await?),
+                Client::Pass(most) => {
+                    let moved = out.move_some(most).await?;
+                    if moved == 0 {
+                        return Ok(());
+                    }
+                    self.with(|it| it.passed(moved));
+                }
+                // Nobody has to wait here.
+                Client::Read | Client::Wait => {
+                    let said = out.read().await?;
+                    if said.is_empty() {
+                        return Ok(());
+                    }
+                    let heard = self.with(|it| it.feed(&said, &mut ignored));
+                    ignored.clear();
+                    self.note(heard);
+                    out.write(&said).await?;
+                }
+            }
+        }
+    }
+
+    async fn server(&self, back: &mut Lane<'_>) -> Result<(), Stop> {
+        loop {
+            match self.with(|it| it.server()) {
+                _ if self.amiss.load(Ordering::Relaxed) => return Ok(back.move_all().await?),
+                Server::Opaque => return Ok(back.move_all().await?),
+                Server::Pass(most) => {
+                    let moved = back.move_some(most).await?;
+                    if moved == 0 {
+                        return Ok(());
+                    }
+                    self.with(|it| it.answered(moved));
+                }
+                Server::Read => {
+                    let said = back.read().await?;
+                    if said.is_empty() {
+                        return Ok(());
+                    }
+                    let heard = self.with(|it| it.watch(&said));
+                    self.note(heard);
+                    back.write(&said).await?;
+                }
+            }
+        }
+    }
 }
 
 async fn to_end(mut back: Lane<'_>, server_done: &AtomicBool) -> Result<(), Stop> {

@@ -70,7 +70,6 @@ pub(crate) struct Conversation {
     upgrade: Upgrade,
     /// What came while the client has to wait. Not more than was fed at once.
     waiting: Vec<u8>,
-    requests: u64,
     expects: Expects,
 }
 
@@ -105,7 +104,6 @@ impl Conversation {
             answers: Answers::default(),
             upgrade: Upgrade::NotAsked,
             waiting: Vec::new(),
-            requests: 0,
             expects: Expects::Nothing,
         }
     }
@@ -191,12 +189,8 @@ impl Conversation {
         self.answers.skip(count);
     }
 
-    /// Whether the client can be given [`Fault::answer`]: no request went on before.
-    pub(crate) fn is_first(&self) -> bool {
-        self.requests == 0
-    }
-
     /// Whether the client is between two requests, so that nothing is missing when it closes.
+    #[cfg(test)]
     pub(crate) fn is_between(&self) -> bool {
         self.place == Place::Head && self.lines.bytes().is_empty() && self.waiting.is_empty()
     }
@@ -256,7 +250,6 @@ impl Conversation {
         }
         out.extend_from_slice(self.lines.bytes());
         self.lines.clear();
-        self.requests += 1;
         self.answers.expect(request.asked);
         self.upgrade = match request.asked {
             Asked::Upgrade => Upgrade::Asked,
