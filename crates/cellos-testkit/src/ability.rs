@@ -38,11 +38,27 @@ pub enum Ability {
     PythonPackages,
     /// The program `nats-server` in [`python_bin`], word `nats`.
     NatsServer,
+    /// `/usr/bin/python3`, which cells see, word `debian-python3`.
+    DebianPython3,
+    /// pip for that, word `pip`.
+    Pip,
+    /// `/usr/bin/curl`, word `curl`.
+    Curl,
+    /// `/usr/bin/git`, word `git`.
+    Git,
+    /// `/usr/bin/openssl`, word `openssl`.
+    Openssl,
+    /// `/usr/bin/node`, word `node`.
+    Node,
+    /// `/usr/bin/npm`, word `npm`.
+    Npm,
+    /// `/usr/bin/psql`, and Debian's PostgreSQL beneath `/usr/lib/postgresql`, word `postgres`.
+    Postgres,
 }
 
 impl Ability {
     /// Every ability.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 19] = [
         Self::UserNamespaces,
         Self::Cgroups,
         Self::Root,
@@ -54,6 +70,14 @@ impl Ability {
         Self::Softhsm,
         Self::PythonPackages,
         Self::NatsServer,
+        Self::DebianPython3,
+        Self::Pip,
+        Self::Curl,
+        Self::Git,
+        Self::Openssl,
+        Self::Node,
+        Self::Npm,
+        Self::Postgres,
     ];
 
     /// The word that names it in [`REQUIRE_VARIABLE`].
@@ -71,6 +95,14 @@ impl Ability {
             Self::Softhsm => "softhsm",
             Self::PythonPackages => "python-packages",
             Self::NatsServer => "nats",
+            Self::DebianPython3 => "debian-python3",
+            Self::Pip => "pip",
+            Self::Curl => "curl",
+            Self::Git => "git",
+            Self::Openssl => "openssl",
+            Self::Node => "node",
+            Self::Npm => "npm",
+            Self::Postgres => "postgres",
         }
     }
 
@@ -102,6 +134,16 @@ impl Ability {
             Self::Softhsm => runs("softhsm2-util", &["--version"]),
             Self::PythonPackages => runs(python_bin().join("python3"), &["-c", PACKAGES_PROBE]),
             Self::NatsServer => runs(python_bin().join("nats-server"), &["--version"]),
+            Self::DebianPython3 => runs("/usr/bin/python3", &["--version"]),
+            Self::Pip => runs("/usr/bin/python3", &["-m", "pip", "--version"]),
+            Self::Curl => runs("/usr/bin/curl", &["--version"]),
+            Self::Git => runs("/usr/bin/git", &["--version"]),
+            Self::Openssl => runs("/usr/bin/openssl", &["version"]),
+            Self::Node => runs("/usr/bin/node", &["--version"]),
+            Self::Npm => runs("/usr/bin/npm", &["--version"]),
+            Self::Postgres => {
+                runs("/usr/bin/psql", &["--version"]).and_then(|()| server_of_postgres())
+            }
         };
         found.map_err(|why| Missing {
             word: self.word().into(),
@@ -114,8 +156,7 @@ impl Ability {
 pub const PYTHON_VARIABLE: &str = "CELLOS_TEST_PYTHON";
 
 /// Says nothing where all packages are there.
-const PACKAGES_PROBE: &str =
-    "import securesystemslib, cryptography, in_toto_attestation, opentelemetry.proto";
+const PACKAGES_PROBE: &str = "import securesystemslib, cryptography, in_toto_attestation, opentelemetry.proto, grpc, websockets";
 
 /// The folder of the programs that the Python packages of `cargo xtask test` brought: `python3`,
 /// which finds the packages, and `nats-server`. It is that of [`PYTHON_VARIABLE`], or of the
@@ -259,6 +300,16 @@ fn runs(program: impl AsRef<Path>, arguments: &[&str]) -> Result<(), String> {
         arguments.join(" "),
         String::from_utf8_lossy(&output.stderr).trim()
     ))
+}
+
+fn server_of_postgres() -> Result<(), String> {
+    const VERSIONS: &str = "/usr/lib/postgresql";
+    fs::read_dir(VERSIONS)
+        .map_err(|error| format!("{VERSIONS}: {error}"))?
+        .filter_map(Result::ok)
+        .any(|version| version.path().join("bin/initdb").is_file())
+        .then_some(())
+        .ok_or_else(|| format!("{VERSIONS}: no version with bin/initdb"))
 }
 
 fn effective_root() -> Result<(), String> {

@@ -16,6 +16,7 @@ mod deadlines;
 mod docs;
 mod drop_in;
 mod egress;
+mod egress_clients;
 mod ends;
 mod events;
 mod examples;
