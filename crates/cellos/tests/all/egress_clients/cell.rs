@@ -78,8 +78,7 @@ impl Outside {
             },
         });
         let file = place.file("cell.json", document.to_string());
-        let log = place.path().join("log.jsonl");
-        let _ = std::fs::remove_file(&log);
+        let log = place.path().join(format!("{}.jsonl", cell.log));
         let (file, log) = (file.to_str().unwrap(), log.to_str().unwrap());
         let output = place
             .cellos(&["run", "--quiet", "--events", log, file])
@@ -100,6 +99,8 @@ impl Outside {
 /// What differs between the cells here.
 #[derive(Default)]
 pub(crate) struct Cell<'a> {
+    /// Name of its record: a place can have several cells.
+    pub(crate) log: &'a str,
     pub(crate) port: u16,
     pub(crate) protocol: Option<&'a str>,
     pub(crate) script: &'a str,

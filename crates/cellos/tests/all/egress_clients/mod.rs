@@ -87,7 +87,7 @@ fn urllib_of_python() {
         env: &[("SSL_CERT_FILE", AUTHORITY)],
         ..Cell::default()
     });
-    ran.said(&["a page", "name 1", "Name or service not known"]);
+    ran.said(&["a page", "name 1", "Temporary failure in name resolution"]);
     ran.reached();
     ran.refused_name();
 }

@@ -145,7 +145,7 @@ fn psql_asks_a_database() {
     ran.refused_name();
 
     // The same without a protocol is neither TLS nor HTTP, and the record says what to do.
-    cell.protocol = None;
+    (cell.log, cell.protocol) = ("second", None);
     let script = format!(
         "{} -c 'select 1'; echo \"code $?\"",
         psql(DECLARED, "disable")

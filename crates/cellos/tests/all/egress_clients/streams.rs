@@ -55,7 +55,11 @@ fn a_web_socket() {
         server.port(),
         include_str!("web_socket_client.py"),
     );
-    ran.said(&["heard 100 of 100", "name 1", "Name or service not known"]);
+    ran.said(&[
+        "heard 100 of 100",
+        "name 1",
+        "Temporary failure in name resolution",
+    ]);
     ran.reached();
     ran.refused_name();
 }
