@@ -4,6 +4,7 @@
 mod cell;
 mod outside;
 mod packages;
+mod plain;
 mod postgres;
 mod streams;
 

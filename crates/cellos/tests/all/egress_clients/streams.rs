@@ -24,8 +24,13 @@ fn packages() -> PathBuf {
 /// A server in Python: its script gets the files of certificate and key.
 fn server(outside: &Outside, script: &str) -> Server {
     let (certificate, key) = outside.certificates.files();
+    Server::start(python(script).arg(certificate).arg(key))
+}
+
+fn python(script: &str) -> Command {
     let mut command = Command::new(python_bin().join("python3"));
-    Server::start(command.args(["-c", script]).arg(certificate).arg(key))
+    command.args(["-c", script]);
+    command
 }
 
 /// Runs a client in Python, first with the declared name and then with the other.
@@ -45,7 +50,7 @@ fn clients(outside: &Outside, port: u16, script: &str) -> super::cell::Ran {
 }
 
 #[test]
-fn a_web_socket() {
+fn a_web_socket_over_tls() {
     require!("userns");
     require!("python-packages");
     let outside = Outside::new();
@@ -55,6 +60,26 @@ fn a_web_socket() {
         server.port(),
         include_str!("web_socket_client.py"),
     );
+    ran.said(&[
+        "heard 100 of 100",
+        "name 1",
+        "Temporary failure in name resolution",
+    ]);
+    ran.reached();
+    ran.refused_name();
+}
+
+#[test]
+fn a_web_socket_without_tls() {
+    require!("userns");
+    require!("python-packages");
+    let outside = Outside::new();
+    let server = Server::start(&mut python(include_str!("web_socket_server.py")));
+    let client = include_str!("web_socket_client.py");
+    let client = client
+        .replace("wss://", "ws://")
+        .replace(", ssl=context", "");
+    let ran = clients(&outside, server.port(), &client);
     ran.said(&[
         "heard 100 of 100",
         "name 1",
