@@ -86,6 +86,21 @@ const PACKAGES: &[Package] = &[
         reason: "what the benchmark compares with",
     },
     Package {
+        name: "slirp4netns",
+        probe: "/usr/bin/slirp4netns",
+        reason: "what the benchmark compares a cell's network with",
+    },
+    Package {
+        name: "nftables",
+        probe: "/usr/sbin/nft",
+        reason: "translates addresses in the network that the benchmark compares with",
+    },
+    Package {
+        name: "iproute2",
+        probe: "/usr/share/doc/iproute2",
+        reason: "attaches the namespaces that the benchmark compares with",
+    },
+    Package {
         name: "qemu-system-x86",
         probe: "/usr/bin/qemu-system-x86_64",
         reason: "boots microVMs where the host cannot, by emulation",

@@ -6,13 +6,19 @@
 //! like anything else that comes out of a cell.
 
 use std::{
-    io::{self, IoSliceMut},
+    io::{self, IoSlice, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::net::UnixDatagram,
+    },
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use cellos_core::event::FlowProtocol;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt::RxqOvfl};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg, setsockopt, sockopt::RxqOvfl,
+};
 use tokio::{io::Interest, net::UdpSocket};
 
 /// Bytes of a packet that are read; the socket's filter cuts at fewer.
@@ -106,12 +112,37 @@ impl Drop for Refusals {
             return;
         };
         // The kernel waits for all processors before it lets go of a packet socket, for up to some
-        // tens of milliseconds, which no task shall wait for. Where there can be no thread the
-        // closure is dropped here, and with it the socket.
+        // tens of milliseconds, which no task shall wait for, nor the end of a process that runs one
+        // cell.
+        let is_first = !COLLECTED.swap(true, Ordering::Relaxed);
+        if is_first && leave_to_collector(&socket).is_ok() {
+            return;
+        }
+        // Where there can be no thread the closure is dropped here, and with it the socket.
         let _ = std::thread::Builder::new()
             .name("close-socket".to_owned())
             .spawn(move || drop(socket));
     }
+}
+
+/// Whether a socket of this process was left to the kernel's collector. It closes one after the
+/// other, so a process that has many cells closes its others itself, which goes side by side.
+static COLLECTED: AtomicBool = AtomicBool::new(false);
+
+/// Sends a socket, together with the only socket that could receive it, into the queue of the
+/// latter. Once all three are closed here nobody can ever receive them, and the kernel's collector of
+/// such queues closes them: since Linux 6.9 in a thread of its own, before by who closes the last.
+fn leave_to_collector(socket: &impl AsFd) -> io::Result<()> {
+    let (from, to) = UnixDatagram::pair()?;
+    let both = [to.as_raw_fd(), socket.as_fd().as_raw_fd()];
+    sendmsg::<()>(
+        from.as_raw_fd(),
+        &[IoSlice::new(&[0])],
+        &[ControlMessage::ScmRights(&both)],
+        MsgFlags::MSG_DONTWAIT,
+        None,
+    )?;
+    Ok(())
 }
 
 /// Reads one packet, and the kernel's count of those it had no room for.

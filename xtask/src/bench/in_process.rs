@@ -2,13 +2,14 @@
 //! an idle cell, 100 at once; and cells in virtual machines, step by step.
 //!
 //! The measuring itself is a program beside the code that it measures: the example
-//! `crates/cellos/examples/many_cells.rs`, and `machines.rs` there. Each prints one JSON object a line,
+//! `crates/cellos/examples/many_cells.rs`, and `machines.rs`, `evidence_cost.rs` and `egress_cost` there. Each prints one JSON object a line,
 //! `{"measure": "p50, 1 at once", "value": 1.9, "unit": "ms"}`, and ends with success only if every
 //! cell ended as it should. Here its lines become a table; figures in `ms` are also set against
 //! bubblewrap's p50 for `true` from the same run.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use super::table;
@@ -20,6 +21,10 @@ use crate::workspace::Workspace;
 const MANY_CELLS: &str = "many_cells";
 const MACHINES: &str = "machines";
 const EVIDENCE: &str = "evidence_cost";
+const EGRESS: &str = "egress_cost";
+
+/// The column that the others of the egress table are set against.
+const LOOPBACK: &str = "loopback";
 
 /// How the figure begins that the others are set against.
 const PLAIN_QEMU: &str = "QEMU alone";
@@ -87,6 +92,69 @@ fn tabulate_evidence(figures: &[Figure]) -> String {
             figure.unit,
             pair.unwrap_or_default()
         );
+    }
+    text
+}
+
+/// What the network of a cell costs, beside other ways out of a network namespace.
+pub(crate) fn measure_egress(workspace: &Workspace, cellos: &Path) -> Result<String, TaskError> {
+    let heading = "\n### Egress\n\n";
+    let figures = run(workspace, EGRESS, &[cellos.as_os_str()])?;
+    Ok(format!("{heading}{}", tabulate_egress(&figures)))
+}
+
+/// `MEASURE: COLUMN` figures that have a column for the loopback device become one table of their
+/// columns, each with its ratio to that one; all others are listed below it.
+fn tabulate_egress(figures: &[Figure]) -> String {
+    let split = |figure: &'_ Figure| -> Option<(String, String)> {
+        let (measure, column) = figure.measure.split_once(": ")?;
+        Some((measure.to_owned(), column.to_owned()))
+    };
+    let mut rows: Vec<(String, &str, f64)> = Vec::new();
+    let mut columns: Vec<String> = Vec::new();
+    for figure in figures {
+        if let Some((measure, column)) = split(figure)
+            && column == LOOPBACK
+        {
+            rows.push((measure, &figure.unit, figure.value));
+        }
+    }
+    let in_table = |measure: &str| rows.iter().any(|(row, ..)| row == measure);
+    for figure in figures {
+        if let Some((measure, column)) = split(figure)
+            && in_table(&measure)
+            && !columns.contains(&column)
+        {
+            columns.push(column);
+        }
+    }
+    let mut text = format!("| measure | unit | {} |\n", columns.join(" | "));
+    let _ = writeln!(text, "| --- | --- |{}", " ---: |".repeat(columns.len()));
+    for (measure, unit, loopback) in &rows {
+        let _ = write!(text, "| {measure} | {unit} |");
+        for column in &columns {
+            let name = format!("{measure}: {column}");
+            let cell = match figures.iter().find(|figure| figure.measure == name) {
+                Some(figure) if column == LOOPBACK => format!("{:.2}", figure.value),
+                Some(figure) => {
+                    format!("{:.2} ({:.2} ×)", figure.value, figure.value / loopback)
+                }
+                None => String::new(),
+            };
+            let _ = write!(text, " {cell} |");
+        }
+        text.push('\n');
+    }
+    text.push_str("\n| measure | value | unit |\n| --- | ---: | --- |\n");
+    for figure in figures {
+        if !split(figure).is_some_and(|(measure, _)| in_table(&measure)) {
+            let Figure {
+                measure,
+                value,
+                unit,
+            } = figure;
+            let _ = writeln!(text, "| {measure} | {value:.2} | {unit} |");
+        }
     }
     text
 }
@@ -231,6 +299,27 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("| 20.00 | 1/s |  |"), "{text}");
+    }
+
+    #[test]
+    fn ways_out_stand_side_by_side_and_other_figures_below() {
+        let figure = |measure: &str, value, unit: &str| Figure {
+            measure: measure.to_owned(),
+            value,
+            unit: unit.to_owned(),
+        };
+        let text = tabulate_egress(&[
+            figure("cellos run, p50: added", 0.5, "ms"),
+            figure("bulk: loopback", 4.0, "GB/s"),
+            figure("bulk: cell", 3.0, "GB/s"),
+            figure("bulk: slirp4netns", 1.0, "GB/s"),
+        ]);
+        let expected = "| measure | unit | loopback | cell | slirp4netns |\n\
+                        | --- | --- | ---: | ---: | ---: |\n\
+                        | bulk | GB/s | 4.00 | 3.00 (0.75 ×) | 1.00 (0.25 ×) |\n\
+                        \n| measure | value | unit |\n| --- | ---: | --- |\n\
+                        | cellos run, p50: added | 0.50 | ms |\n";
+        assert_eq!(text, expected);
     }
 
     #[test]

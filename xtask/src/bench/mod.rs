@@ -53,6 +53,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCod
     }
     text.push_str(&in_process::measure(workspace, reference)?);
     text.push_str(&in_process::measure_evidence(workspace)?);
+    text.push_str(&in_process::measure_egress(workspace, &cellos)?);
     text.push_str(&in_process::measure_machines(workspace)?);
     println!("{text}");
     if !unmeasured.is_empty() {
