@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use cellos_isolation::{Launcher, LauncherOptions, StartError, SystemView, Warm};
+use cellos_isolation::{Launcher, LauncherOptions, StartError, SystemView, Warm, plan::Card};
 
 use crate::{
     boot::{self, BootError},
@@ -75,7 +75,7 @@ pub fn as_pid_1() -> ! {
 /// [`GuestError`] unless the host acknowledged the end, or went before it said what to run.
 pub fn on_stream(stream: OwnedFd) -> Result<(), GuestError> {
     let mut dialler = Dialler::Inherited(Some(stream));
-    let served = start_builder(SystemView::Host, Surroundings::Process)
+    let served = start_builder(SystemView::Host, Surroundings::Process, Card::Left)
         .and_then(|mut builder| serve(&mut dialler, &mut builder, Surroundings::Process));
     machine::wait_for_children();
     match served {
@@ -86,11 +86,15 @@ pub fn on_stream(stream: OwnedFd) -> Result<(), GuestError> {
 
 fn finish_boot(begun: &boot::Begun) -> Result<Builder, GuestError> {
     boot::finish(begun)?;
-    start_builder(SystemView::WholeRoot, Surroundings::Machine)
+    start_builder(SystemView::WholeRoot, Surroundings::Machine, begun.card)
 }
 
 /// Forks the launcher, then hides what this process will know.
-fn start_builder(system: SystemView, surroundings: Surroundings) -> Result<Builder, GuestError> {
+fn start_builder(
+    system: SystemView,
+    surroundings: Surroundings,
+    card: Card,
+) -> Result<Builder, GuestError> {
     let launcher = Launcher::fork(LauncherOptions {
         cgroup_parent: None,
         // No cell may be begun before the generator has been fed.
@@ -101,7 +105,7 @@ fn start_builder(system: SystemView, surroundings: Surroundings) -> Result<Build
     // own children, and would have inherited this.
     machine::let_the_kernel_reap();
     surroundings.withdraw().map_err(GuestError::Withdraw)?;
-    Ok(Builder::new(launcher))
+    Ok(Builder::new(launcher, card))
 }
 
 /// Serves hosts until one has given a configuration, and that one to the end.

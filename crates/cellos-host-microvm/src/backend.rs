@@ -18,13 +18,17 @@ use cellos_core::{
     descriptor::BackendDescriptor,
     ports::{
         CellBackend, CellHandle, TeardownReport,
+        network::{CellNetwork, NetworkNeeds},
         workload::{
             ExitReport, Loss, Notice, OutputBytes, Posture, ReleaseError, Released, Residue,
             StopSignal, Streams, WorkingFolder, WorkloadControl,
         },
     },
 };
-use cellos_isolation::confined::Helper;
+use cellos_isolation::{
+    confined::Helper,
+    plan::{self, MAX_NETWORK_SOCKETS},
+};
 use tokio::sync::{oneshot, watch};
 
 use self::{
@@ -116,7 +120,11 @@ impl Drop for MicrovmBackend {
 #[async_trait]
 impl CellBackend for MicrovmBackend {
     async fn create(&self, spec: &ExecutionCellDocument) -> Result<CellHandle, CellosError> {
-        let plan = VmPlan::from_document(spec)?;
+        let network = self.shared.state().needs.remove(&spec.spec.id);
+        let plan = VmPlan {
+            network,
+            ..VmPlan::from_document(spec)?
+        };
         let reservation = Reservation::take(&self.shared, &spec.spec.id)?;
         // In a task of its own: what it has begun is undone there when this future is dropped.
         let (sender, receiver) = oneshot::channel();
@@ -224,6 +232,39 @@ impl WorkloadControl for MicrovmBackend {
                 Residue::default(),
             )),
         }
+    }
+
+    async fn prepare_network(&self, cell_id: &str, needs: NetworkNeeds) -> Result<(), CellosError> {
+        let cannot = |why: &str| {
+            Err(CellosError::Host(format!(
+                "cell {cell_id:?} cannot have a network: {why}"
+            )))
+        };
+        if let Err(lacking) = descriptor::network(&self.shared.config) {
+            return cannot(lacking.why);
+        }
+        if needs.inbound_sockets > 0 {
+            return cannot(
+                "ports of a cell in a machine cannot be published yet; use --backend linux",
+            );
+        }
+        if plan::socket_count(&needs) > MAX_NETWORK_SOCKETS {
+            return cannot("its declared ports need too many sockets; declare fewer ports");
+        }
+        let mut state = self.shared.state();
+        if state.cells.contains_key(cell_id) {
+            return cannot("it exists already, and a network has to be prepared before");
+        }
+        state.needs.insert(cell_id.to_owned(), needs);
+        Ok(())
+    }
+
+    async fn network(&self, cell_id: &str) -> Result<CellNetwork, CellosError> {
+        self.shared.live(cell_id)?.network().ok_or_else(|| {
+            CellosError::Host(format!(
+                "cell {cell_id:?} has no network, or it was handed over before"
+            ))
+        })
     }
 
     fn take_notices(&self, cell_id: &str) -> Vec<Notice> {

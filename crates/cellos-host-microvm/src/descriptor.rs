@@ -2,6 +2,7 @@
 
 use cellos_core::descriptor::{BackendDescriptor, Feature};
 use cellos_isolation::cgroup::{CgroupHost, Controller};
+use rustix::fs::{Mode, OFlags};
 
 use crate::config::{BootFiles, DriverChoice, MicrovmConfig};
 
@@ -15,6 +16,45 @@ pub(crate) fn describe(config: &MicrovmConfig) -> BackendDescriptor {
         (BootFiles::Bundle(_), DriverChoice::Qemu(_)) => bridged("QEMU", config),
     }
 }
+
+/// Why machines cannot have a network, and how to mend that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lacking {
+    pub(crate) why: &'static str,
+    pub(crate) mend: &'static str,
+}
+
+/// Whether machines can have a network.
+pub(crate) fn network(config: &MicrovmConfig) -> Result<(), Lacking> {
+    const LINUX: &str = "use --backend linux, or QEMU's machines";
+    let lacking = |why, mend| Err(Lacking { why, mend });
+    match (&config.boot, &config.driver) {
+        (BootFiles::Published { .. }, _) => lacking(
+            "a guest of the published contract has no network card",
+            LINUX,
+        ),
+        (_, DriverChoice::Firecracker(_)) => {
+            lacking("machines of Firecracker have no network card yet", LINUX)
+        }
+        (_, DriverChoice::Qemu(_)) if config.rates.network_bytes_per_second.is_some() => lacking(
+            "QEMU's network cards cannot be held to a rate",
+            "leave the bound on the network's rate away",
+        ),
+        (_, DriverChoice::Qemu(_)) => {
+            let flags = OFlags::RDWR | OFlags::CLOEXEC;
+            match rustix::fs::open(TUN, flags, Mode::empty()) {
+                Ok(_) => Ok(()),
+                Err(_) => lacking(
+                    "/dev/net/tun cannot be opened, which makes the TAP devices of machines",
+                    "load the kernel's module tun, and allow the use of /dev/net/tun",
+                ),
+            }
+        }
+    }
+}
+
+/// Makes TAP devices.
+const TUN: &str = "/dev/net/tun";
 
 /// A host whose settings make no backend: everything it could give is missing for one reason.
 pub(crate) fn unusable(why: &str) -> BackendDescriptor {
@@ -44,7 +84,7 @@ pub(crate) fn unusable(why: &str) -> BackendDescriptor {
 fn bridged(monitor: &str, config: &MicrovmConfig) -> BackendDescriptor {
     let descriptor = BackendDescriptor::nothing(
         NAME,
-        format!("a virtual machine of its own for each cell, by {monitor}; no network"),
+        format!("a virtual machine of its own for each cell, by {monitor}"),
     )
     .enforces(
         Feature::Filesystem,
@@ -54,7 +94,10 @@ fn bridged(monitor: &str, config: &MicrovmConfig) -> BackendDescriptor {
         Feature::Processes,
         "the machine, and PID and IPC namespaces inside it",
     )
-    .enforces(Feature::Network, "a machine without a network device")
+    .enforces(
+        Feature::Network,
+        "no network device, or one in an empty network namespace",
+    )
     .enforces(Feature::User, "user namespace inside the guest")
     .enforces(Feature::KernelBoundary, "a guest kernel of its own")
     .enforces(
@@ -62,6 +105,13 @@ fn bridged(monitor: &str, config: &MicrovmConfig) -> BackendDescriptor {
         "the machine's memory, and cgroup v2 memory inside the guest",
     )
     .enforces(Feature::Pids, "cgroup v2 pids inside the guest");
+    let descriptor = match network(config) {
+        Ok(()) => descriptor.enforces(
+            Feature::GatewaySockets,
+            "made in the network namespace of the monitor, with the machine's TAP device",
+        ),
+        Err(lacking) => descriptor.lacks(Feature::GatewaySockets, lacking.why, lacking.mend),
+    };
     let groups = CgroupHost::detect(config.cgroup_parent.as_deref());
     match groups.support(Controller::Cpu) {
         Ok(mechanism) => descriptor.enforces(

@@ -7,7 +7,10 @@ use std::{
 };
 
 use cellos_bridge::Hello;
-use cellos_core::ports::workload::{GuestExecution, MachineOrigin};
+use cellos_core::ports::{
+    network::NetworkNeeds,
+    workload::{GuestExecution, MachineOrigin},
+};
 use cellos_isolation::cgroup::{CgroupHost, Controller};
 
 use crate::{
@@ -46,6 +49,8 @@ pub(crate) struct Order<'a> {
     /// Whose it will be, where that is known.
     pub(crate) cell_id: Option<&'a str>,
     pub(crate) from: From<'a>,
+    /// The sockets of its network, where it has one.
+    pub(crate) network: Option<&'a NetworkNeeds>,
 }
 
 /// What a machine begins with.
@@ -98,6 +103,7 @@ pub(crate) async fn boot(
         folder: parked.place.folder(),
         record: parked.place.record(),
         limits: limits(&yard, &order),
+        network: order.network,
         extra_boot_arguments: "",
     };
     let machine = match order.from {

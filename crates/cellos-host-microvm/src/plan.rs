@@ -1,6 +1,8 @@
 //! What a document comes to as a virtual machine.
 
-use cellos_core::{CellosError, ExecutionCellDocument, admission::is_portable_id};
+use cellos_core::{
+    CellosError, ExecutionCellDocument, admission::is_portable_id, ports::network::NetworkNeeds,
+};
 
 /// Memory of a cell that declares none, in bytes.
 pub(crate) const DEFAULT_CELL_MEMORY_BYTES: u64 = 256 << 20;
@@ -32,6 +34,8 @@ pub(crate) struct VmPlan {
     pub(crate) cell_memory_bytes: u64,
     /// CPU bandwidth of the whole monitor: quota and period in microseconds.
     pub(crate) cpu_max: Option<(u64, u64)>,
+    /// The sockets of its network, where it has one.
+    pub(crate) network: Option<NetworkNeeds>,
 }
 
 /// What a machine has to have; parked machines of the same shape can stand for one another.
@@ -84,6 +88,7 @@ impl VmPlan {
             },
             cell_memory_bytes,
             cpu_max,
+            network: None,
         })
     }
 }

@@ -225,6 +225,7 @@ impl Inner {
                 cpu_max: None,
                 cell_id: None,
                 from: From::Boot,
+                network: None,
             };
             let mut slot = None;
             if parked::boot(self.yard(artifacts), order, &mut slot)

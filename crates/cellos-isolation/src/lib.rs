@@ -12,6 +12,7 @@ pub mod confined;
 mod init;
 mod launcher;
 pub mod message;
+mod netlink;
 pub mod plan;
 pub mod protocol;
 pub mod sandbox;

@@ -69,6 +69,19 @@ pub struct CellPlan {
     /// The sockets of its network; a cell without has nothing but a loopback device.
     #[serde(default)]
     pub network: Option<NetworkNeeds>,
+    /// Whether it takes the network card of the machine that it is in.
+    #[serde(default)]
+    pub card: Card,
+}
+
+/// The network card of a machine, whose other end a gateway on the host serves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Card {
+    /// There is none, or it is left alone.
+    #[default]
+    Left,
+    /// The cell has it, and nothing else in the machine.
+    Taken,
 }
 
 /// Period of CPU bandwidth where the document is silent, in microseconds: the kernel's default.
@@ -145,6 +158,7 @@ impl CellPlan {
                 .saturating_add(Duration::from_secs(grace))
                 .saturating_add(BACKSTOP_MARGIN),
             network: None,
+            card: Card::Left,
         })
     }
 
@@ -165,6 +179,11 @@ impl CellPlan {
         Ok(self)
     }
 
+    /// Whether names and addresses mean something to it.
+    pub(crate) fn has_network(&self) -> bool {
+        self.network.is_some() || self.card == Card::Taken
+    }
+
     /// The mount whose target is the working folder or holds it, if any.
     pub(crate) fn mount_over(&self, folder: &str) -> Option<&Mount> {
         self.mounts
@@ -175,7 +194,8 @@ impl CellPlan {
 
 /// Most sockets that these needs come to: ports and the name server's, one of each address family
 /// for each connection from outside, and the one that sees refusals.
-pub(crate) fn socket_count(needs: &NetworkNeeds) -> usize {
+#[must_use]
+pub fn socket_count(needs: &NetworkNeeds) -> usize {
     let ports = needs.tcp_ports.len() + needs.udp_ports.len() + 2;
     ports + 2 * usize::from(needs.inbound_sockets) + 1
 }

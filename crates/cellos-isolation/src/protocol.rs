@@ -165,6 +165,8 @@ pub enum Failure {
 pub(crate) enum FromInit {
     /// Sockets of the cell's network. Carries them, in this order.
     Network(Vec<NetworkSocket>),
+    /// It waits for the network card of the machine.
+    CardWanted,
     /// Isolation is complete. Carries the working folder as an open directory.
     Ready {
         landlock_abi: u32,
@@ -212,6 +214,8 @@ pub(crate) mod to_init {
     pub(crate) const GO: &[u8] = b"g";
     /// One declared mount, mapped to the cell's user. Carries the detached mount.
     pub(crate) const MOUNT: &[u8] = b"m";
+    /// The machine's network card is in the cell's network namespace.
+    pub(crate) const CARD: &[u8] = b"c";
     /// Forward SIGTERM to the workload.
     pub(crate) const TERMINATE: &[u8] = b"t";
 }

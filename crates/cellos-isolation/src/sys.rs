@@ -211,6 +211,17 @@ pub(crate) fn bring_up(interface: &str) -> io::Result<()> {
     }
 }
 
+/// Index of an interface of the caller's network namespace, by its name.
+pub(crate) fn interface_index(name: &str) -> io::Result<u32> {
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    Ok(rustix::net::netdevice::name_to_index(&socket, name)?)
+}
+
 /// setsockopt(2) of a number.
 pub(crate) fn set_socket_option(
     socket: BorrowedFd<'_>,

@@ -2,12 +2,17 @@
 
 use std::{fs::File, io, io::Read as _};
 
+use cellos_isolation::plan::Card;
+
 /// Most bytes of a command line that are read; kernels take 4096 at most on the machines that
 /// this runs on (`COMMAND_LINE_SIZE`).
 pub const MAX_COMMAND_LINE_BYTES: u64 = 64 * 1024;
 
 const FILE: &str = "/proc/cmdline";
 const KEY: &str = "cellos.bridge=";
+
+/// Says that the machine has a network card, which is its cell's.
+const CARD: &str = "cellos.network=card";
 
 /// Where the bridge is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +71,14 @@ pub(super) fn module_parameters(line: &str, module: &str) -> String {
     parameters.join(" ")
 }
 
+/// Whether the machine has a network card for its cell.
+pub(super) fn card(line: &str) -> Card {
+    match line.split_ascii_whitespace().any(|token| token == CARD) {
+        true => Card::Taken,
+        false => Card::Left,
+    }
+}
+
 pub(super) fn bridge_device(line: &str) -> Result<BridgeDevice, CommandLineError> {
     let mut values = line
         .split_ascii_whitespace()
@@ -105,6 +118,19 @@ mod tests {
             ),
         ] {
             assert_eq!(bridge_device(line).unwrap(), device, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_card_is_for_the_cell_where_the_line_says_so() {
+        assert_eq!(card("a=b cellos.network=card c"), Card::Taken);
+        for line in [
+            "",
+            "cellos.network=",
+            "xcellos.network=card",
+            "cellos.network=card2",
+        ] {
+            assert_eq!(card(line), Card::Left, "{line}");
         }
     }
 

@@ -13,6 +13,8 @@ mod standard_streams;
 
 use std::{io, path::PathBuf};
 
+use cellos_isolation::plan::Card;
+
 pub use base::{BASE_DEVICE, DEVICE_TIMEOUT};
 pub use command_line::{BridgeDevice, CommandLineError, MAX_COMMAND_LINE_BYTES};
 pub use events::KernelEvents;
@@ -95,6 +97,8 @@ pub enum BootError {
 pub struct Begun {
     /// Where the bridge is.
     pub bridge: BridgeDevice,
+    /// What becomes of the network card.
+    pub card: Card,
     events: KernelEvents,
 }
 
@@ -108,9 +112,14 @@ pub fn begin() -> Result<Begun, BootError> {
     standard_streams::open()?;
     let line = command_line::read()?;
     let bridge = command_line::bridge_device(&line)?;
+    let card = command_line::card(&line);
     let events = KernelEvents::open()?;
     modules::load_all(MODULES_FOLDER.as_ref(), &line)?;
-    Ok(Begun { bridge, events })
+    Ok(Begun {
+        bridge,
+        card,
+        events,
+    })
 }
 
 /// The second half: the base becomes the root, and control groups are made ready.

@@ -59,7 +59,7 @@ impl Session {
         launcher: &mut LauncherClient,
     ) -> Result<(), SessionError> {
         self.next_heartbeat = Instant::now() + self.end.heartbeat_interval();
-        let plan = match orders::carry_out(config, self.surroundings) {
+        let plan = match orders::carry_out(config, self.surroundings, self.card) {
             Ok(plan) => plan,
             Err(refused) => return self.refuse(refused),
         };

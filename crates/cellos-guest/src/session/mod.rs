@@ -22,7 +22,7 @@ use cellos_bridge::{
     BridgeError, GuestEnd, Hello, HostSilence, MAX_CHUNK_BYTES, MAX_TEXT_BYTES, NotStarted, Phase,
     Refused, SendError,
 };
-use cellos_isolation::Launcher;
+use cellos_isolation::{Launcher, plan::Card};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -75,13 +75,19 @@ pub enum SessionError {
 }
 
 /// Who builds cells.
-pub struct Builder(LauncherClient);
+pub struct Builder {
+    launcher: LauncherClient,
+    card: Card,
+}
 
 impl Builder {
-    /// The given launcher.
+    /// The given launcher, whose cell takes the machine's network card or leaves it.
     #[must_use]
-    pub fn new(launcher: Launcher) -> Self {
-        Self(LauncherClient::new(launcher))
+    pub fn new(launcher: Launcher, card: Card) -> Self {
+        Self {
+            launcher: LauncherClient::new(launcher),
+            card,
+        }
     }
 }
 
@@ -94,7 +100,9 @@ pub fn serve(
     builder: &mut Builder,
     surroundings: Surroundings,
 ) -> Result<SessionEnd, SessionError> {
-    Session::new(stream, surroundings)?.serve(&mut builder.0)
+    let mut session = Session::new(stream, surroundings)?;
+    session.card = builder.card;
+    session.serve(&mut builder.launcher)
 }
 
 /// Says hello on a stream and then why there will be no cell.
@@ -116,6 +124,7 @@ struct Session {
     end: GuestEnd,
     stream: OwnedFd,
     surroundings: Surroundings,
+    card: Card,
     stage: Stage,
     next_heartbeat: Instant,
     thrashing: ThrashingWatch,
@@ -148,6 +157,7 @@ impl Session {
             end,
             stream,
             surroundings,
+            card: Card::Left,
             stage: Stage::None,
             thrashing: ThrashingWatch::default(),
             buffer: vec![0; MAX_CHUNK_BYTES],

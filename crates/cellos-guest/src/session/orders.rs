@@ -2,7 +2,7 @@
 
 use cellos_bridge::{Config, Refused};
 use cellos_core::admission::is_portable_id;
-use cellos_isolation::plan::{CellPlan, DEFAULT_PROCESS_LIMIT};
+use cellos_isolation::plan::{Card, CellPlan, DEFAULT_PROCESS_LIMIT};
 
 use crate::machine::Surroundings;
 
@@ -14,7 +14,11 @@ use crate::machine::Surroundings;
 /// gives a program at its execution (`AT_RANDOM`, the places of its memory) comes from the
 /// generator as it is then. It is forked early so that its memory, which every cell's init begins
 /// with, never held the session key.
-pub(super) fn carry_out(config: &Config, surroundings: Surroundings) -> Result<CellPlan, Refused> {
+pub(super) fn carry_out(
+    config: &Config,
+    surroundings: Surroundings,
+    card: Card,
+) -> Result<CellPlan, Refused> {
     let failure = |operation: &str, error: std::io::Error| Refused::GuestFailure {
         operation: operation.to_owned(),
         reason: error.to_string(),
@@ -25,7 +29,10 @@ pub(super) fn carry_out(config: &Config, surroundings: Surroundings) -> Result<C
     surroundings
         .add_entropy(&config.entropy)
         .map_err(|error| failure("feed the random number generator", error))?;
-    plan(config)
+    Ok(CellPlan {
+        card,
+        ..plan(config)?
+    })
 }
 
 fn plan(config: &Config) -> Result<CellPlan, Refused> {

@@ -6,6 +6,7 @@ use cellos_core::{
     CellosError, ExecutionCellDocument,
     ports::{
         CellHandle,
+        network::CellNetwork,
         workload::{
             OutputBytes, Posture, ReleaseError, Released, Residue, StopSignal, Streams,
             WorkingFolder,
@@ -96,6 +97,14 @@ impl Cell {
 
     pub(super) fn fate(&self) -> watch::Receiver<Option<Fate>> {
         self.fate.clone()
+    }
+
+    /// The sockets of its network, once.
+    pub(super) fn network(&self) -> Option<CellNetwork> {
+        match &self.guest {
+            Guest::Bridged { parked, .. } => parked.machine.as_ref()?.network(),
+            Guest::Published(_) => None,
+        }
     }
 
     /// The end of the console as a part of a message.

@@ -227,6 +227,7 @@ async fn ready_machine(
         cpu_max: plan.cpu_max,
         cell_id: Some(&plan.document.spec.id),
         from: From::Boot,
+        network: plan.network.as_ref(),
     };
     let available = check_out(engine, plan, artifacts, order, begun).await;
     let note = |outcome, took| {
@@ -293,8 +294,9 @@ async fn check_out(
     let pool = engine.pool.as_ref()?;
     let key = PoolKey::new(plan.shape, artifacts, &engine.facts);
     let available = pool.available(&key);
-    // A bound on the monitor is set when it starts, and a parked one has started without.
-    if plan.cpu_max.is_none() {
+    // A bound on the monitor is set when it starts, and a parked one has started without, as it
+    // has without a network.
+    if plan.cpu_max.is_none() && plan.network.is_none() {
         let restored = pool
             .checkout(&key, artifacts, order, &mut begun.parked)
             .await;

@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use cellos_core::{CellosError, ports::TeardownReport};
+use cellos_core::{
+    CellosError,
+    ports::{TeardownReport, network::NetworkNeeds},
+};
 use tokio::{
     runtime::Handle,
     sync::{OnceCell, watch},
@@ -61,6 +64,8 @@ pub(super) enum Destroyed {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) cells: HashMap<String, Entry>,
+    /// The sockets that cells which are about to be created get in their networks.
+    pub(super) needs: HashMap<String, NetworkNeeds>,
 }
 
 /// What is known of a cell id.

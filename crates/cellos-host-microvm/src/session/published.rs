@@ -119,6 +119,7 @@ pub(crate) async fn boot(
                 memory_bytes: None,
                 cpu_max: staged.plan.cpu_max,
             },
+            network: None,
             extra_boot_arguments: &line,
         })
         .await

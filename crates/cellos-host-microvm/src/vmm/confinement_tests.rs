@@ -8,6 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use cellos_core::ports::network::NetworkNeeds;
 use cellos_isolation::confined::{ConfinedError, Network, Output, Privileges, Step};
 
 use super::*;
@@ -48,7 +49,10 @@ fn start(order: &Order, descriptors: &[BorrowedFd<'_>]) -> Result<Confined, Conf
 
 /// What a script writes to its standard error until it ends.
 fn said(order: &Order, descriptors: &[BorrowedFd<'_>]) -> String {
-    let mut started = start(order, descriptors).unwrap();
+    heard(start(order, descriptors).unwrap())
+}
+
+fn heard(mut started: Confined) -> String {
     let mut text = String::new();
     let mut stderr = started.process.stderr.take().unwrap();
     stderr.read_to_string(&mut text).unwrap();
@@ -385,17 +389,52 @@ mod as_root {
     fn a_tap_device_is_made_in_its_namespace_and_nowhere_else() {
         cellos_testkit::require!("root");
         cellos_testkit::require!("landlock");
-        let network = crate::network::MachineNetwork::Tap;
+        let needs = NetworkNeeds {
+            tcp_ports: [443, 8443].into(),
+            udp_ports: [123].into(),
+            inbound_sockets: 0,
+        };
         let given = File::open("/dev/null").unwrap();
-        assert_eq!(network.descriptor(1), Some(4));
-        let mut order = order("cat /proc/net/dev >&2; readlink /proc/$$/fd/4 >&2");
-        order.network = network.order();
-        let text = said(&order, &[given.as_fd()]);
-        assert!(text.contains("tap0:"), "{text}");
+        assert_eq!(network::descriptor(Some(&needs), 1), Some(4));
+        let mut order = order(
+            "for device in /proc/sys/net/ipv4/conf/*; do echo ${device##*/}; done >&2; \
+             cat /proc/net/tcp /proc/net/tcp6 >&2; \
+             for fd in /proc/$$/fd/*; do [ -e $fd ] && readlink $fd; done >&2; \
+             readlink /proc/$$/fd/4 >&2; cd /proc/sys/net/ipv4/conf/tap0; \
+             echo settings $(cat forwarding rp_filter accept_local route_localnet) >&2",
+        );
+        order.network = network::order(Some(&needs));
+        let mut confined = start(&order, &[given.as_fd()]).unwrap();
+        let sockets = network::sorted(std::mem::take(&mut confined.sockets));
+        let text = heard(confined);
+
+        let devices: Vec<_> = text
+            .lines()
+            .take_while(|line| !line.contains("local_address"))
+            .collect();
+        let known = ["all", "default", "lo", "tap0"];
+        assert_eq!(devices, known, "nothing else is there: {text}");
         assert!(text.contains("/net/tun"), "{text}");
+        assert!(text.contains("settings 0 1 0 0"), "{text}");
+        // Port 443 listens at every address of IPv4, and at none of IPv6.
+        assert!(text.contains("00000000:01BB 00000000:0000 0A"), "{text}");
+        assert!(
+            !text.contains("00000000000000000000000000000000:"),
+            "{text}"
+        );
+        assert!(!text.contains("socket:"), "it has a socket itself: {text}");
+        let ports = |sockets: &[(u16, OwnedFd)]| -> Vec<u16> {
+            sockets.iter().map(|(port, _)| *port).collect()
+        };
+        assert_eq!(ports(&sockets.tcp), [53, 443, 8443]);
+        assert_eq!(ports(&sockets.udp), [53, 123]);
+        assert!(sockets.inbound.is_empty());
+        assert!(sockets.refusals.is_some());
+
         assert!(!fs::exists("/sys/class/net/tap0").unwrap());
         order.network = Network::Tap {
             name: "../../etc".to_owned(),
+            needs,
         };
         let refused = start(&order, &[given.as_fd()]).unwrap_err().to_string();
         assert!(refused.contains("TAP device"), "{refused}");

@@ -11,7 +11,10 @@ pub(crate) mod qemu;
 use std::{path::PathBuf, process::ExitStatus, time::Duration};
 
 use async_trait::async_trait;
-use cellos_core::ports::workload::GuestExecution;
+use cellos_core::ports::{
+    network::{CellNetwork, NetworkNeeds},
+    workload::GuestExecution,
+};
 use tokio::net::UnixStream;
 
 use crate::{artifacts::Artifacts, place::Record, plan::MachineShape};
@@ -60,6 +63,8 @@ pub(crate) struct BootOrder<'a> {
     pub(crate) record: &'a Record,
     /// The control groups that the monitor has to be in.
     pub(crate) limits: MonitorLimits,
+    /// The sockets that answer what the machine sends; without, it has no network card.
+    pub(crate) network: Option<&'a NetworkNeeds>,
     /// What is appended to the kernel's command line. Nothing secret, ever: the guest can read it.
     pub(crate) extra_boot_arguments: &'a str,
 }
@@ -106,6 +111,11 @@ pub(crate) trait Machine: Send + Sync {
     /// # Errors
     /// [`VmmError`] when no connection can come any more. Waits as long as the machine runs.
     async fn bridge(&self) -> Result<UnixStream, VmmError>;
+
+    /// Hands over the sockets that answer what the machine sends, once.
+    fn network(&self) -> Option<CellNetwork> {
+        None
+    }
 
     /// Waits until the monitor has ended, for whatever reason; answers every caller.
     async fn ended(&self) -> MonitorEnd;

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use cellos_core::ports::network::CellNetwork;
 use cellos_isolation::confined::{self, Confined, Confinement, Helper, Order};
 #[cfg(test)]
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -23,7 +24,10 @@ use rustix::{
 use tokio::sync::watch;
 
 use super::{MonitorEnd, VmmError};
-use crate::console::{CONSOLE_BYTES, STDERR_BYTES, Tail};
+use crate::{
+    console::{CONSOLE_BYTES, STDERR_BYTES, Tail},
+    network,
+};
 
 /// Stack of a watching thread in bytes: it calls a few functions deep.
 const WATCHER_STACK_BYTES: usize = 128 << 10;
@@ -41,7 +45,7 @@ pub(crate) struct Monitor {
     pid: u32,
     pidfd: Arc<OwnedFd>,
     confinement: Option<Confinement>,
-    network_namespace: Option<OwnedFd>,
+    network: Mutex<Option<CellNetwork>>,
     end: watch::Receiver<Option<MonitorEnd>>,
     stderr: Arc<Mutex<Tail>>,
     console: Arc<Mutex<Tail>>,
@@ -93,7 +97,8 @@ impl Monitor {
     ) -> Result<Self, VmmError> {
         let mut monitor = Self::watch(name, started.process, started.pidfd, console)?;
         monitor.confinement = Some(started.confinement);
-        monitor.network_namespace = started.network_namespace;
+        monitor.network =
+            Mutex::new((!started.sockets.is_empty()).then(|| network::sorted(started.sockets)));
         Ok(monitor)
     }
 
@@ -134,7 +139,7 @@ impl Monitor {
             pid,
             pidfd: Arc::new(pidfd),
             confinement: None,
-            network_namespace: None,
+            network: Mutex::default(),
             end,
             stderr: Arc::new(Mutex::new(Tail::new(STDERR_BYTES))),
             console: Arc::new(Mutex::new(Tail::new(CONSOLE_BYTES))),
@@ -176,10 +181,9 @@ impl Monitor {
         self.pid
     }
 
-    /// Its network namespace, where it was started confined.
-    #[expect(dead_code, reason = "for the gateway, which does not exist yet")]
-    pub(crate) fn network_namespace(&self) -> Option<BorrowedFd<'_>> {
-        self.network_namespace.as_ref().map(AsFd::as_fd)
+    /// The sockets that answer what comes from its TAP device, once.
+    pub(crate) fn network(&self) -> Option<CellNetwork> {
+        lock(&self.network).take()
     }
 
     /// How it ended, where it has.

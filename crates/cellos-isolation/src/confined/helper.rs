@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use cellos_core::ports::network::NetworkNeeds;
 use rustix::{
     fs::{AtFlags, CWD, Mode, OFlags},
     mount::MountPropagationFlags,
@@ -21,15 +22,20 @@ use super::{
 };
 use crate::{
     cgroup::Cgroup,
+    init::network::link,
     launcher::IdentityMode,
     message,
-    sandbox::{descriptors, landlock, privileges},
+    plan::socket_count,
+    sandbox::{descriptors, landlock, limits, privileges},
     sys::{self, PointerVector},
 };
 
 /// Descriptors are kept from this number up until they get their final ones below it:
 /// [`FIRST_DESCRIPTOR`], [`MAX_DESCRIPTORS`](super::MAX_DESCRIPTORS) and a TAP device.
 const PARKED_FROM: RawFd = 64;
+
+/// Descriptors that a helper has open besides the sockets that it sends, generously.
+const OWN_DESCRIPTORS: u64 = 128;
 
 /// Becomes the program, or ends with a report of what failed.
 pub(super) fn main() -> ! {
@@ -92,8 +98,9 @@ fn confine(socket: &OwnedFd) -> Result<Infallible, Failure> {
     // The program's standard input is opened before its devices are all there is.
     let null = open_null().at(Step::Root)?;
     let network_namespace = park(open_read_only("/proc/self/ns/net").at(Step::Namespaces)?)?;
-    if let Network::Tap { name } = &order.network {
+    if let Network::Tap { name, needs } = &order.network {
         given.push(park(tap::make(name).at(Step::Tap)?)?);
+        send_sockets(name, needs, socket)?;
     }
     hand_over_folders(&order, identity, (uid, gid))?;
     if order.privileges == Privileges::None {
@@ -242,6 +249,33 @@ fn make_namespaces(identity: IdentityMode, kept: Privileges) -> Result<(), Failu
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
     )
     .at(Step::Namespaces)
+}
+
+/// Makes the sockets that answer what comes from the TAP device, and keeps none of them.
+fn send_sockets(name: &str, needs: &NetworkNeeds, socket: &OwnedFd) -> Result<(), Failure> {
+    let wanted = u64::try_from(socket_count(needs)).unwrap_or(u64::MAX);
+    let before =
+        limits::raise_open_files(wanted.saturating_add(OWN_DESCRIPTORS)).at(Step::Network)?;
+    let sockets = link::serve_tap(name, needs).map_err(|failure| Failure {
+        step: Step::Network,
+        why: format!(
+            "{}: {}",
+            failure.step,
+            io::Error::from_raw_os_error(failure.errno)
+        ),
+        errno: Some(failure.errno),
+    })?;
+    for chunk in sockets.chunks(message::MAX_DESCRIPTORS) {
+        let (kinds, descriptors): (Vec<_>, Vec<_>) = chunk
+            .iter()
+            .map(|(kind, socket)| (*kind, socket.as_fd()))
+            .unzip();
+        let report = serde_json::to_vec(&Report::Network(kinds)).at(Step::Network)?;
+        message::send(socket.as_fd(), &report, &descriptors, SendFlags::empty())
+            .at(Step::Network)?;
+    }
+    drop(sockets);
+    limits::set_open_files(before).at(Step::Network)
 }
 
 fn own_ids() -> (u32, u32) {

@@ -40,7 +40,9 @@ use serde::{Deserialize, Serialize};
 pub use order::{FIRST_DESCRIPTOR, MAX_DESCRIPTORS, Network, Order, Output, Privileges};
 pub use step::Step;
 
-use crate::message;
+pub use crate::init::network::link::MACHINE_MAC;
+
+use crate::{message, protocol::NetworkSocket};
 
 /// First argument of a program that is executed to become a helper.
 const ARGUMENT: &str = "__cellos-confined";
@@ -49,8 +51,9 @@ const ARGUMENT: &str = "__cellos-confined";
 /// network namespace may wait for the kernel's clean-up of earlier ones.
 const START_BOUND: Duration = Duration::from_secs(20);
 
-/// Largest report of a helper in bytes.
-const REPORT_BYTES: usize = 4096;
+/// Largest report of a helper in bytes: what each of
+/// [`message::MAX_DESCRIPTORS`] sockets is, generously.
+const REPORT_BYTES: usize = 16 * 1024;
 
 /// The program that becomes the helper: it has to call [`take_over_if_asked`] first thing in its
 /// `main`.
@@ -86,6 +89,8 @@ pub struct Confined {
     pub confinement: Confinement,
     /// Its network namespace, where it got one of its own.
     pub network_namespace: Option<OwnedFd>,
+    /// The sockets of that, where they were ordered.
+    pub sockets: Vec<(NetworkSocket, OwnedFd)>,
 }
 
 /// What holds a started program, as seen by the helper before it became the program.
@@ -146,6 +151,8 @@ pub struct Failure {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 enum Report {
+    /// Sockets, which come with it, in this order.
+    Network(Vec<NetworkSocket>),
     Confined(Confinement),
     Failed(Failure),
 }
@@ -185,7 +192,11 @@ pub fn start(
     let process = spawner::spawn(command).map_err(failed("execute it"))?;
     let mut started = Unfinished(Some(process));
     match converse(ours.as_fd(), &order, program, descriptors) {
-        Ok(Some((confinement, network_namespace))) => {
+        Ok(Some(Answer {
+            confinement,
+            network_namespace,
+            sockets,
+        })) => {
             let pidfd = started.handle().map_err(failed("open a handle of it"))?;
             let ended = || failed("keep it")(io::Error::other("it is gone"));
             let process = started.0.take().ok_or_else(ended)?;
@@ -194,6 +205,7 @@ pub fn start(
                 pidfd,
                 confinement,
                 network_namespace,
+                sockets,
             })
         }
         Ok(None) => Err(ConfinedError::Silent {
@@ -212,7 +224,12 @@ pub fn take_over_if_asked() {
     }
 }
 
-type Answer = Option<(Confinement, Option<OwnedFd>)>;
+/// What a helper said that became its program.
+struct Answer {
+    confinement: Confinement,
+    network_namespace: Option<OwnedFd>,
+    sockets: Vec<(NetworkSocket, OwnedFd)>,
+}
 
 /// Gives the order and waits for the end of the helper's report.
 fn converse(
@@ -220,7 +237,7 @@ fn converse(
     order: &[u8],
     program: BorrowedFd<'_>,
     descriptors: &[BorrowedFd<'_>],
-) -> Result<Answer, ConfinedError> {
+) -> Result<Option<Answer>, ConfinedError> {
     let failed = |during| move |source: io::Error| ConfinedError::Helper { during, source };
     let told = message::send(socket, order, &[program], SendFlags::empty()).and_then(|()| {
         descriptors.iter().try_for_each(|descriptor| {
@@ -239,6 +256,7 @@ fn converse(
         _ => {}
     }
     let mut answer = None;
+    let mut sockets = Vec::new();
     let mut buffer = [0; REPORT_BYTES];
     loop {
         let report = match message::receive(socket, &mut buffer, RecvFlags::empty()) {
@@ -249,8 +267,13 @@ fn converse(
             Err(error) => return Err(failed("hear its report")(error)),
         };
         match serde_json::from_slice(&report.bytes) {
+            Ok(Report::Network(kinds)) => sockets.extend(kinds.into_iter().zip(report.descriptors)),
             Ok(Report::Confined(confinement)) => {
-                answer = Some((confinement, report.descriptors.into_iter().next()));
+                answer = Some(Answer {
+                    confinement,
+                    network_namespace: report.descriptors.into_iter().next(),
+                    sockets: std::mem::take(&mut sockets),
+                });
             }
             Ok(Report::Failed(failure)) => return Err(ConfinedError::Failed(failure)),
             Err(error) => return Err(failed("read its report")(error.into())),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use cellos_core::ports::network::NetworkNeeds;
 use serde::{Deserialize, Serialize};
 
 use super::ConfinedError;
@@ -75,9 +76,13 @@ pub enum Network {
     /// A namespace without anything in it.
     Empty,
     /// A namespace with one TAP device, which comes as one more descriptor after the given ones.
+    /// Every address is local to it, and whoever starts the program gets the sockets that answer
+    /// ([`Confined::sockets`](super::Confined::sockets)); the program has none of them.
     Tap {
         /// Name of the interface: 1 to 15 of letters, digits, `-` and `_`.
         name: String,
+        /// The sockets.
+        needs: NetworkNeeds,
     },
 }
 

@@ -27,6 +27,9 @@ pub enum Step {
     /// A TAP device in its network namespace.
     #[error("make its TAP device")]
     Tap,
+    /// Addresses, routes and sockets of that namespace.
+    #[error("make the network of its TAP device")]
+    Network,
     /// Owners of its files and folders, and its working folder.
     #[error("hand over its folders")]
     Folders,

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 const NAME_BYTES: usize = 15;
 
 /// Makes a TAP device in the caller's network namespace and gives its end of frames, with the
-/// header that virtio uses before each. The interface is up and lasts as long as the descriptor.
+/// header that virtio uses before each. The interface is down, and lasts as long as the descriptor.
 pub(super) fn make(name: &str) -> io::Result<OwnedFd> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     if name.is_empty() || name.len() > NAME_BYTES || !name.bytes().all(plain) {
@@ -43,6 +43,5 @@ pub(super) fn make(name: &str) -> io::Result<OwnedFd> {
     if made != 0 {
         return Err(io::Error::last_os_error());
     }
-    crate::sys::bring_up(name)?;
     Ok(device)
 }

@@ -1,7 +1,7 @@
 //! PID 1 of a cell: builds the cell around itself, gives up everything, parks the workload's
 //! process, then reaps and forwards signals until the workload has ended.
 
-mod network;
+pub(crate) mod network;
 mod reaper;
 mod root;
 mod step;
@@ -27,7 +27,7 @@ use crate::{
     base::BaseEntry,
     cgroup::Cgroup,
     message,
-    plan::{CellPlan, DEFAULT_PROCESS_LIMIT},
+    plan::{Card, CellPlan, DEFAULT_PROCESS_LIMIT},
     protocol::{Assignment, FromInit, to_init},
     sandbox, sys,
 };
@@ -140,6 +140,11 @@ fn set_up(parts: &InitParts<'_>, control: BorrowedFd<'_>, workload: OwnedFd) -> 
         Some(needs) => network::make(needs, control)?,
         None => 0,
     };
+    if plan.card == Card::Taken {
+        tell(control, &FromInit::CardWanted, &[]).step("ask for the machine's network card")?;
+        await_word(control, to_init::CARD)?;
+        network::link::set_up_card()?;
+    }
     root::enter(&skeleton, &plan, &mounts)?;
     drop((mounts, skeleton));
     let folder = root::open_working_folder(&plan)?;

@@ -143,7 +143,7 @@ pub(super) fn enter(
 ) -> StepResult<()> {
     let root = skeleton.root.as_fd();
     let working_folder = working_folder_kind(plan, skeleton.base);
-    if plan.network.is_some() {
+    if plan.has_network() {
         write_name_service(root)?;
     }
     make_declared_places(root, plan, working_folder, mounts)?;

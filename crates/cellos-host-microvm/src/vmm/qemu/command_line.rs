@@ -6,7 +6,7 @@
 use sha2::{Digest as _, Sha256};
 
 use super::VmmError;
-use crate::{config::RateLimits, plan::MachineShape};
+use crate::{config::RateLimits, network, plan::MachineShape};
 
 /// Name of the port of the virtio console that is the bridge.
 pub(crate) const BRIDGE_PORT_NAME: &str = "cellos.bridge";
@@ -45,6 +45,8 @@ pub(crate) struct Descriptors {
     pub(crate) bridge: i32,
     pub(crate) control: i32,
     pub(crate) console: i32,
+    /// Of a TAP device, where the machine has a network card.
+    pub(crate) tap: Option<i32>,
 }
 
 /// What a command line is made of.
@@ -89,6 +91,7 @@ impl CommandLine<'_> {
             bridge,
             control,
             console,
+            tap,
         } = self.descriptors;
 
         let mut line = Line(vec!["qemu-system-x86_64".to_owned()]);
@@ -128,6 +131,9 @@ impl CommandLine<'_> {
         }
         line.option("-append", &append);
         self.disk(&mut line, base);
+        if let Some(tap) = tap {
+            card(&mut line, tap);
+        }
         line.option("-device", "virtio-serial-device,max_ports=2");
         line.option("-chardev", &format!("socket,id=bridge,fd={bridge}"));
         line.option(
@@ -149,6 +155,10 @@ impl CommandLine<'_> {
         {
             // Without it, the guest's kernel measures, fails when the host is busy, and hangs.
             words.push_str(&format!(" tsc_early_khz={tsc_khz}"));
+        }
+        if self.descriptors.tap.is_some() {
+            words.push(' ');
+            words.push_str(network::CARD_WORD);
         }
         if !self.extra_boot_arguments.is_empty() {
             words.push(' ');
@@ -185,6 +195,19 @@ impl CommandLine<'_> {
         }
         line.option("-device", "virtio-blk-device,drive=base,serial=base");
     }
+}
+
+/// A network card on a TAP device, with one queue each way. Frames are copied by QEMU itself, not by
+/// the kernel for it.
+fn card(line: &mut Line, tap: i32) {
+    line.option("-netdev", &format!("tap,id=network,fd={tap},vhost=off"));
+    line.option(
+        "-device",
+        &format!(
+            "virtio-net-device,netdev=network,mac={},mq=off",
+            network::card_address()
+        ),
+    );
 }
 
 /// A UUID made of a name (RFC 9562, version 8).
@@ -238,6 +261,7 @@ mod tests {
                 bridge: 6,
                 control: 7,
                 console: 8,
+                tap: None,
             },
             extra_boot_arguments: "cellos.log=1",
         }
@@ -260,6 +284,18 @@ mod tests {
         let append = value(&line, "-append");
         assert!(append[0].ends_with(" cellos.bridge=virtio tsc_early_khz=2500000 cellos.log=1"));
         assert!(value(&line, "-netdev").is_empty());
+    }
+
+    #[test]
+    fn a_machine_with_a_card_has_it_on_its_tap_device_and_is_told() {
+        let mut example = example();
+        example.descriptors.tap = Some(9);
+        let line = example.arguments().unwrap();
+        assert_eq!(value(&line, "-netdev"), ["tap,id=network,fd=9,vhost=off"]);
+        let card = "virtio-net-device,netdev=network,mac=02:63:65:6c:6c:02,mq=off";
+        assert!(value(&line, "-device").contains(&card), "{line:?}");
+        let append = value(&line, "-append")[0];
+        assert!(append.contains(" cellos.network=card "), "{append}");
     }
 
     #[test]

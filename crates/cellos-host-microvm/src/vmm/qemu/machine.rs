@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
+use cellos_core::ports::network::CellNetwork;
 use tokio::{net::UnixStream, sync::Mutex};
 
 use super::{
@@ -58,6 +59,10 @@ impl Machine for QemuMachine {
                 .ended_during("the wait for PID 1 to dial again")
                 .await),
         }
+    }
+
+    fn network(&self) -> Option<CellNetwork> {
+        self.monitor.network()
     }
 
     async fn ended(&self) -> MonitorEnd {

@@ -39,7 +39,7 @@ use crate::{
     config::{Accelerators, QemuConfig, RateLimits},
     kvm::{self, KvmVerdict},
     limits::{MonitorGroup, MonitorGroups},
-    network::MachineNetwork,
+    network,
     place::{Record, Resource},
     plan::MachineShape,
     process,
@@ -146,6 +146,7 @@ impl QemuDriver {
             folder: trial.folder,
             record: trial.record,
             limits: MonitorLimits::default(),
+            network: None,
             extra_boot_arguments: "",
         };
         kvm::probe(self, order).await
@@ -201,6 +202,8 @@ impl QemuDriver {
             bridge: handed.give(bridge_end.into())?,
             control: handed.give(control_end.into())?,
             console: handed.give(console_end.into())?,
+            // The helper makes it, and gives it after the others.
+            tap: network::descriptor(order.network, handed.descriptors.len()),
         };
         let arguments = CommandLine {
             name: order.name,
@@ -228,7 +231,7 @@ impl QemuDriver {
             open_files: OPEN_FILES,
             file_bytes: 0,
             privileges: Privileges::None,
-            network: MachineNetwork::None.order(),
+            network: network::order(order.network),
             output: Output::Discarded,
         };
         let monitor = Monitor::start(Start {

@@ -56,6 +56,7 @@ async fn boot_with(
             memory_bytes: Ability::Cgroups.probe().ok().map(|()| MONITOR_BYTES),
             cpu_max: None,
         },
+        network: None,
         extra_boot_arguments: "",
     };
     change(&mut order);
@@ -227,6 +228,7 @@ async fn trial_with(accelerator: Accelerator, bound: Duration) -> Result<(), Str
         folder: place.folder(),
         record: place.record(),
         limits: MonitorLimits::default(),
+        network: None,
         extra_boot_arguments: "",
     };
     kvm::trial(&driver.unwrap(), order, bound).await

@@ -5,6 +5,7 @@
 //! makes them all before there is a workload, sends them to the launcher and keeps none.
 
 mod addresses;
+pub(crate) mod link;
 mod refusals;
 mod sockets;
 
@@ -12,12 +13,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cellos_core::ports::network::NetworkNeeds;
 
+use self::refusals::Watched;
 use super::{
     step::{Step, StepResult},
     tell,
 };
 use crate::{
     message::MAX_DESCRIPTORS,
+    netlink::Routes,
     plan::socket_count,
     protocol::{FromInit, NetworkSocket},
     sandbox::limits,
@@ -33,8 +36,9 @@ pub(super) fn make(needs: &NetworkNeeds, control: BorrowedFd<'_>) -> StepResult<
     let wanted = u64::try_from(socket_count(needs)).unwrap_or(u64::MAX);
     let before = limits::raise_open_files(wanted.saturating_add(OTHER_DESCRIPTORS))
         .step("raise the limit on open files for the network's sockets")?;
-    let made = addresses::make_every_address_local().and_then(|()| sockets::make(needs));
-    let sockets = made?;
+    let routes = Routes::open().step("open a socket for routes")?;
+    addresses::make_every_address_local(&routes)?;
+    let sockets = sockets::make(needs, Watched::Loopback)?;
     for chunk in sockets.chunks(MAX_DESCRIPTORS) {
         send(chunk, control)?;
     }

@@ -11,9 +11,9 @@ use libc::{
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 
-use super::addresses::LOOPBACK_INDEX;
 use crate::{
     init::step::{Step, StepResult},
+    netlink::LOOPBACK_INDEX,
     sys,
 };
 
@@ -25,8 +25,18 @@ const KEPT_BYTES: u32 = 192;
 /// about a hundred. Those beyond are counted (`PACKET_STATISTICS`).
 const BUFFER_BYTES: usize = 64 * 1024;
 
+/// Where refusals are seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// On the loopback device, where every packet goes out and comes in.
+    Loopback,
+    /// On the device of this index, by which somebody else's packets come: only what goes out there
+    /// is the kernel's own word.
+    Outgoing(u32),
+}
+
 /// The socket, filtered from its first packet on, for ever.
-pub(super) fn socket() -> StepResult<OwnedFd> {
+pub(super) fn socket(watched: Watched) -> StepResult<OwnedFd> {
     let step = "watch for connections that the kernel refuses";
     // With protocol 0 it receives nothing until it is bound, packet(7).
     let socket = socket_with(
@@ -36,18 +46,23 @@ pub(super) fn socket() -> StepResult<OwnedFd> {
         None,
     )
     .step(step)?;
-    sys::attach_filter(socket.as_fd(), &filter()).step(step)?;
+    sys::attach_filter(socket.as_fd(), &filter(watched)).step(step)?;
     sys::set_socket_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_LOCK_FILTER, 1).step(step)?;
-    // Every packet of a loopback device goes out and comes in.
-    sys::set_socket_option(
-        socket.as_fd(),
-        libc::SOL_PACKET,
-        libc::PACKET_IGNORE_OUTGOING,
-        1,
-    )
-    .step(step)?;
     sockopt::set_socket_recv_buffer_size(&socket, BUFFER_BYTES).step(step)?;
-    sys::bind_packet_socket(socket.as_fd(), LOOPBACK_INDEX).step(step)?;
+    let device = match watched {
+        Watched::Loopback => {
+            sys::set_socket_option(
+                socket.as_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_IGNORE_OUTGOING,
+                1,
+            )
+            .step(step)?;
+            LOOPBACK_INDEX
+        }
+        Watched::Outgoing(device) => device,
+    };
+    sys::bind_packet_socket(socket.as_fd(), device).step(step)?;
     Ok(socket)
 }
 
@@ -82,6 +97,8 @@ const VERSION_4: Condition = masked(Load::Byte(0), 0xf0, 0x40);
 const VERSION_6: Condition = masked(Load::Byte(0), 0xf0, 0x60);
 /// The first fragment, or the only one: others have no header behind that of IP.
 const FIRST_FRAGMENT: Condition = masked(Load::Half(6), 0x1fff, 0);
+/// Of packets that go out, packet(7).
+const PACKET_OUTGOING: u32 = libc::PACKET_OUTGOING as u32;
 /// `RST` and `ACK`, and no other flag.
 const RESET_FLAGS: u32 = 0x14;
 const FLAGS: u32 = 0x3f;
@@ -149,9 +166,21 @@ enum Verdict {
     Drop,
 }
 
+/// Offset of a packet's direction among what is not its bytes, `SKF_AD_OFF + SKF_AD_PKTTYPE`.
+const DIRECTION: u32 = (-0x1000i32 + 4).cast_unsigned();
+
 /// The lists as a program of classic BPF. A load beyond the packet's end drops it.
-fn filter() -> Vec<sock_filter> {
+fn filter(watched: Watched) -> Vec<sock_filter> {
     let mut program = Vec::new();
+    if let Watched::Outgoing(_) = watched {
+        let mut goes_out = instruction(BPF_JMP | BPF_JEQ | BPF_K, PACKET_OUTGOING);
+        goes_out.jt = 1;
+        program.extend([
+            instruction(BPF_LD | BPF_W | BPF_ABS, DIRECTION),
+            goes_out,
+            ret(0),
+        ]);
+    }
     for (verdict, conditions) in LISTS {
         let last = match verdict {
             Verdict::Keep => ret(KEPT_BYTES),
@@ -211,6 +240,10 @@ mod tests {
 
     /// What the kernel itself does with a packet that is sent through the filter.
     fn passes(packet: &[u8]) -> bool {
+        passes_where(Watched::Loopback, packet)
+    }
+
+    fn passes_where(watched: Watched, packet: &[u8]) -> bool {
         let (from, to) = socketpair(
             AddressFamily::UNIX,
             SocketType::DGRAM,
@@ -218,7 +251,7 @@ mod tests {
             None,
         )
         .unwrap();
-        sys::attach_filter(to.as_fd(), &filter()).unwrap();
+        sys::attach_filter(to.as_fd(), &filter(watched)).unwrap();
         let sent = send(&from, packet, SendFlags::NOSIGNAL);
         let received = recv(&to, &mut [0u8; 512][..], RecvFlags::empty());
         assert!(
@@ -279,6 +312,13 @@ mod tests {
             let packet = v6(6, "2001:db8::1", &header);
             assert_eq!(passes(&packet), expected, "v6 {flags:x} {sequence}");
         }
+    }
+
+    #[test]
+    fn what_comes_in_from_somebody_else_is_no_refusal() {
+        let refusal = v4(6, OUTSIDE, 0, &tcp(0, 0x14));
+        assert!(passes(&refusal));
+        assert!(!passes_where(Watched::Outgoing(2), &refusal));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use rustix::{
     },
 };
 
-use super::refusals;
+use super::refusals::{self, Watched};
 use crate::{
     init::step::{Step, StepResult},
     protocol::NetworkSocket,
@@ -26,11 +26,14 @@ use crate::{
 const ACCEPT_QUEUE: i32 = 256;
 
 /// Makes all of them: non-blocking, and closed on exec.
-pub(super) fn make(needs: &NetworkNeeds) -> StepResult<Vec<(NetworkSocket, OwnedFd)>> {
-    let families = Families::find()?;
+pub(super) fn make(
+    needs: &NetworkNeeds,
+    watched: Watched,
+) -> StepResult<Vec<(NetworkSocket, OwnedFd)>> {
+    let families = Families::of(watched)?;
     let mut sockets = Vec::new();
     // First, so that it sees everything that could be refused.
-    let refusals = refusals::socket()?;
+    let refusals = refusals::socket(watched)?;
     sockets.push((NetworkSocket::Refusals, refusals));
     for port in with_dns(&needs.tcp_ports) {
         let step = format_args!("listen on TCP port {port}");
@@ -57,7 +60,7 @@ fn with_dns(ports: &std::collections::BTreeSet<u16>) -> std::collections::BTreeS
     ports.iter().copied().chain([DNS_PORT]).collect()
 }
 
-/// Which addresses this kernel knows.
+/// Which addresses this kernel knows, and the network has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Families {
     V4,
@@ -65,7 +68,10 @@ enum Families {
 }
 
 impl Families {
-    fn find() -> StepResult<Self> {
+    fn of(watched: Watched) -> StepResult<Self> {
+        if let Watched::Outgoing(_) = watched {
+            return Ok(Self::V4);
+        }
         match new(AddressFamily::INET6, SocketType::DGRAM) {
             Ok(_) => Ok(Self::Both),
             Err(Errno::AFNOSUPPORT) => Ok(Self::V4),

@@ -13,7 +13,7 @@ use crate::{
     init::MountOrigin,
     launcher::{Shared, Source, host, mounts, seed::Seed},
     message,
-    plan::{CellPlan, DEFAULT_USER, WRITABLE_MAX_BYTES, socket_count},
+    plan::{Card, CellPlan, DEFAULT_USER, WRITABLE_MAX_BYTES, socket_count},
     protocol::{Assignment, CellKey, Failure, to_init},
     sandbox::limits,
 };
@@ -132,7 +132,7 @@ impl Cell {
             .is_some_and(|needs| socket_count(needs) > message::MAX_DESCRIPTORS);
         for (descriptor, source) in [
             (
-                many_sockets.then_some(self.control.as_fd()),
+                (many_sockets || self.plan.card == Card::Taken).then_some(self.control.as_fd()),
                 Source::Init(self.key),
             ),
             (

@@ -25,8 +25,9 @@ use self::{creation::with_leftover, removal::remove_cgroup};
 use super::{Outgoing, Shared, is_running, posture};
 use crate::{
     cgroup::Cgroup,
+    init::network::link,
     message::{self, Message},
-    plan::CellPlan,
+    plan::{Card, CellPlan},
     protocol::{
         CellKey, Created, Ended, Failure, FromInit, FromLauncher, NetworkSocket, Reply,
         SetupFailure, Stop, to_init, workload,
@@ -152,7 +153,7 @@ impl Cell {
         }
     }
 
-    /// Init sent some of many sockets.
+    /// Init sent some of many sockets, or waits for something.
     pub(super) fn on_control(&mut self, shared: &Shared, _outgoing: &mut Vec<Outgoing>) {
         self.read_control();
         if self.ready.is_some() || !is_running(self.init_descriptor.as_fd()) {
@@ -180,6 +181,7 @@ impl Cell {
                 self.network
                     .extend(kinds.into_iter().zip(message.descriptors));
             }
+            Ok(FromInit::CardWanted) => self.give_card(),
             Ok(FromInit::Ready {
                 landlock_abi,
                 network_sockets,
@@ -203,6 +205,29 @@ impl Cell {
             }
             // Init is our own code; words it never says mean the cell cannot be trusted to go on.
             Err(_) => self.kill(KilledBy::Request),
+        }
+    }
+
+    /// Gives the machine's network card to the cell that is to have it.
+    fn give_card(&mut self) {
+        let given = match self.plan.card {
+            Card::Taken => link::give_card_to(self.init).and_then(|()| {
+                message::send(
+                    self.control.as_fd(),
+                    to_init::CARD,
+                    &[],
+                    SendFlags::DONTWAIT,
+                )
+            }),
+            Card::Left => Err(io::Error::from_raw_os_error(libc::EPERM)),
+        };
+        if let Err(error) = given {
+            self.setup_failure = Some(SetupFailure {
+                step: "move the machine's network card into the cell".to_owned(),
+                errno: error.raw_os_error().unwrap_or(libc::EIO),
+                invalid_spec: false,
+            });
+            self.kill(KilledBy::Request);
         }
     }
 

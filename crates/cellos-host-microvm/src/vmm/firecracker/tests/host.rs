@@ -232,6 +232,7 @@ impl Host {
             folder,
             record: &self.record,
             limits,
+            network: None,
             extra_boot_arguments: "test.words=1",
         }
     }
