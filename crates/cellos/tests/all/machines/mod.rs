@@ -8,6 +8,7 @@ mod ends;
 mod firecracker;
 mod forgery;
 mod killed;
+mod network;
 mod refusals;
 mod runs;
 
