@@ -17,6 +17,7 @@ mod docs;
 mod drop_in;
 mod egress;
 mod egress_clients;
+mod egress_attacks;
 mod ends;
 mod events;
 mod examples;
