@@ -16,7 +16,10 @@ use std::{
 };
 
 use cellos_testkit::{
-    dns::{DnsAnswer, DnsServer},
+    dns::{
+        DnsAnswer, DnsServer, fqdn,
+        hickory_proto::rr::{RData, Record, RecordType, rdata::A},
+    },
     require,
 };
 use serde_json::{Value, json};
@@ -69,6 +72,19 @@ fn system_python() -> Result<(), String> {
     works
         .map(drop)
         .map_err(|error| format!("{PYTHON}: {error}"))
+}
+
+/// The right address, then one of this host's services, then both; none of them for longer than now.
+fn changing(turn: usize) -> Vec<Record> {
+    let both = [A::new(127, 0, 0, 1), A::new(127, 0, 0, 9)];
+    let addresses = match turn % 3 {
+        1 => &both[1..],
+        2 => &both[..1],
+        _ => &both[..],
+    };
+    let name = fqdn("changing.test.example");
+    let record = |address: &A| Record::from_rdata(name.clone(), 0, RData::A(*address));
+    addresses.iter().map(record).collect()
 }
 
 /// Listens on every address of this host, on one port and the next.
@@ -139,10 +155,9 @@ impl Stage {
         names.behave(move |question| match question.name.as_str() {
             NAME => DnsAnswer::Addresses(vec!["127.0.0.1".parse().unwrap()]),
             "own.test.example" => DnsAnswer::Addresses(its_own.clone()),
-            "changing.test.example" => {
+            "changing.test.example" if question.kind == RecordType::A => {
                 turn += 1;
-                let address = ["127.0.0.9", "127.0.0.1", "::1"][turn % 3];
-                DnsAnswer::Addresses(vec![address.parse().unwrap()])
+                DnsAnswer::Records(changing(turn))
             }
             name => {
                 let liar = LIARS.iter().find(|(liar, _)| *liar == name);
@@ -532,18 +547,21 @@ fn no_declared_name_leads_to_the_host_or_its_neighbours() {
         .iter()
         .partition(|(_, address, _)| address.to_string() == "127.0.0.9");
     assert_eq!((fine.is_empty(), bait.len()), (false, 1), "{seen:?}");
-    let changed = evidence
-        .flows
-        .iter()
-        .filter(|it| it["requestedName"] == "changing.test.example");
-    let led: Vec<_> = changed
-        .filter(|it| it["decision"] == "allow")
-        .map(|it| &it["dstAddr"])
-        .collect();
+    let told = |decision| {
+        let changed = evidence
+            .flows
+            .iter()
+            .filter(|it| it["requestedName"] == "changing.test.example");
+        let of_decision = changed.filter(move |it| it["decision"] == decision);
+        of_decision.map(|it| &it["dstAddr"]).collect::<Vec<_>>()
+    };
+    let led = told("allow");
     assert!(
         led.len() == fine.len() && led.iter().all(|it| *it == "127.0.0.9"),
         "{led:?}"
     );
+    // And it did try to lead elsewhere.
+    assert!(!told("deny").is_empty(), "{:?}", evidence.flows);
 }
 
 #[test]
