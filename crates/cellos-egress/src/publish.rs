@@ -371,6 +371,7 @@ impl Door {
             bytes_in: None,
             duration_ms: None,
             ended_by: None,
+            upstream_resolver_id: None,
             detail: Some(detail),
             count: None,
         }

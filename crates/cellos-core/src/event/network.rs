@@ -174,6 +174,9 @@ pub struct NetworkFlowDecision {
     /// How it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_by: Option<FlowEnd>,
+    /// The declared resolver that said where the name leads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_resolver_id: Option<String>,
     /// More about the reason, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
@@ -291,6 +294,9 @@ pub struct DnsAuthorityDrift {
     /// What DNSSEC said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dnssec_status: Option<DnssecStatus>,
+    /// `trustKid` of that resolver, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer_kid: Option<String>,
     /// When; RFC 3339.
     pub observed_at: String,
 }
@@ -324,6 +330,9 @@ pub struct DnsAuthorityRebindThreshold {
     pub resolver_id: Option<String>,
     /// Whether the address was refused, or only told of.
     pub rejected: bool,
+    /// `trustKid` of that resolver, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer_kid: Option<String>,
     /// When; RFC 3339.
     pub observed_at: String,
 }
@@ -357,6 +366,9 @@ pub struct DnsAuthorityRebindRejected {
     pub resolver_id: Option<String>,
     /// Whether the address was refused, or only told of.
     pub rejected: bool,
+    /// `trustKid` of that resolver, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer_kid: Option<String>,
     /// When; RFC 3339.
     pub observed_at: String,
 }
@@ -409,6 +421,9 @@ pub struct DnsAuthorityDnssecFailed {
     /// What it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<DnssecSource>,
+    /// `trustKid` of that resolver, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer_kid: Option<String>,
     /// When; RFC 3339.
     pub observed_at: String,
 }

@@ -101,7 +101,8 @@ pub trait NetworkGateway: Send + Sync {
     /// network.
     ///
     /// # Errors
-    /// [`CellosError::InvalidSpec`] for what the gateway cannot enforce, naming the field.
+    /// [`CellosError::InvalidSpec`] for what the gateway cannot enforce, naming the field;
+    /// [`CellosError::Host`] when this process has no room for the sockets.
     fn needs(&self, spec: &ExecutionCellSpec) -> Result<Option<NetworkNeeds>, CellosError>;
 
     /// Begins to serve a cell's network. Returns when everything is served.

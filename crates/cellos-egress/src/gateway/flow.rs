@@ -53,6 +53,8 @@ pub(super) struct Plan {
     pub(super) rule: Option<String>,
     reason: FlowReason,
     check: Check,
+    /// The declared resolver that said where the name leads, once it has.
+    resolver: Option<String>,
 }
 
 /// Why a connection leads nowhere after all.
@@ -70,11 +72,13 @@ impl Plan {
                 rule: Some(rule.reference()),
                 reason: FlowReason::EgressRuleMatch,
                 check: rule.check,
+                resolver: None,
             },
             Permit::ToLearn(rule) => Self {
                 rule: rule.map(crate::Rule::reference),
                 reason: FlowReason::Learned,
                 check: Check::TlsOrHttp,
+                resolver: None,
             },
         }
     }
@@ -116,6 +120,7 @@ impl Attempt {
             bytes_in: None,
             duration_ms: None,
             ended_by: None,
+            upstream_resolver_id: None,
             detail: None,
             count: None,
         }
@@ -188,7 +193,7 @@ pub(super) async fn serve(serving: &Arc<Serving>, client: TcpStream, attempt: At
                 .map_err(Setback::Refused)?,
         };
         match timeout(OUTSIDE_TIME, connect(cell, &attempt)).await {
-            Ok(Ok(dialled)) => Ok((guard, dialled)),
+            Ok(Ok((dialled, resolver))) => Ok((guard, dialled, resolver)),
             Ok(Err(failure)) => Err(Setback::Failed(failure)),
             Err(_) => Err(Setback::Failed(Failure::timed_out())),
         }
@@ -198,7 +203,10 @@ pub(super) async fn serve(serving: &Arc<Serving>, client: TcpStream, attempt: At
         set_up = setup => set_up,
     };
     let told = match set_up {
-        Ok((guard, dialled)) => carry(serving, client, guard, dialled, &attempt, plan).await,
+        Ok((guard, dialled, resolver)) => {
+            let plan = Plan { resolver, ..plan };
+            carry(serving, client, guard, dialled, &attempt, plan).await
+        }
         Err(Setback::Refused(refused)) => {
             farewell(client, &refused).await;
             let event = attempt.refused_for(plan.rule, refused.fault);
@@ -251,18 +259,23 @@ async fn learn(cell: &Cell, client: &TcpStream, attempt: &Attempt) -> Guard {
     guard
 }
 
-/// Connects to where the attempt leads: what was judged is what is dialled.
-async fn connect(cell: &Cell, attempt: &Attempt) -> Result<Dialled, Failure> {
+/// Connects to where the attempt leads: what was judged is what is dialled. With the declared resolver
+/// that said so.
+async fn connect(cell: &Cell, attempt: &Attempt) -> Result<(Dialled, Option<String>), Failure> {
     let port = attempt.port;
-    let found = match &attempt.meaning {
+    let (found, resolver) = match &attempt.meaning {
         Meaning::Name(name) if cell.upstream.resolves_names() => {
-            return Ok(cell.upstream.dial(Target::Name(name), port).await?);
+            return Ok((cell.upstream.dial(Target::Name(name), port).await?, None));
         }
-        Meaning::Name(name) => cell.resolver.addresses(name, port).await?.addresses,
-        Meaning::Itself(address) => vec![*address],
-        Meaning::Nothing => Vec::new(),
+        Meaning::Name(name) => {
+            let found = cell.resolver.addresses(name, port).await?;
+            (found.addresses, found.resolver_id)
+        }
+        Meaning::Itself(address) => (vec![*address], None),
+        Meaning::Nothing => (Vec::new(), None),
     };
-    Ok(cell.upstream.dial(Target::Addresses(&found), port).await?)
+    let dialled = cell.upstream.dial(Target::Addresses(&found), port).await?;
+    Ok((dialled, resolver))
 }
 
 /// Carries a connection to its end, and tells it.
@@ -311,6 +324,7 @@ async fn carry(
         bytes_in: Some(relayed.back),
         duration_ms: Some(u64::try_from(duration).unwrap_or(u64::MAX)),
         ended_by: Some(relayed.end),
+        upstream_resolver_id: plan.resolver,
         ..attempt.event(NetworkVerdict::Allow, plan.reason)
     };
     cell.reporter.flow(event).await

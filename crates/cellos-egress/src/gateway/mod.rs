@@ -2,6 +2,7 @@
 
 mod accept;
 mod datagrams;
+mod descriptors;
 mod flow;
 mod opening;
 mod refused;
@@ -131,6 +132,7 @@ impl NetworkGateway for EgressGateway {
         if !self.config.publish.is_empty() {
             needs.inbound_sockets = INBOUND_SOCKETS;
         }
+        descriptors::make_room(&needs)?;
         Ok(Some(needs))
     }
 

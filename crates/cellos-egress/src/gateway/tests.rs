@@ -21,7 +21,7 @@ use crate::resolve::{Records, Resolution, ResolveFailure};
 /// Keeps reports; takes no more from `full` on.
 #[derive(Default)]
 pub(crate) struct Recorded {
-    reports: Mutex<Vec<NetworkReport>>,
+    pub(crate) reports: Mutex<Vec<NetworkReport>>,
     full: std::sync::atomic::AtomicBool,
     stalled: std::sync::atomic::AtomicBool,
 }
@@ -80,6 +80,7 @@ pub(crate) fn refusal(reason: FlowReason) -> NetworkFlowDecision {
         bytes_in: None,
         duration_ms: None,
         ended_by: None,
+        upstream_resolver_id: None,
         detail: None,
         count: None,
     }

@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use cellos_core::{
     canonical,
-    document::DnsQueryType,
+    document::{DnsQueryType, DnsResolver},
     event::{
         DnsAuthorityDnssecFailed, DnsAuthorityDrift, DnssecFailure, DnssecSource, FlowProtocol,
         NETWORK_SCHEMA_VERSION,
@@ -68,6 +68,8 @@ pub(super) struct CellResolver {
     pub(super) reports: Arc<dyn NetworkReports>,
     pub(super) known: SyncMutex<HashMap<Arc<str>, Arc<Mutex<Known>>>>,
     pub(super) lookups: Semaphore,
+    /// `trustKid` of the declared resolvers that have one, by their ids.
+    kids: HashMap<String, String>,
 }
 
 /// What is known of one name.
@@ -104,7 +106,18 @@ impl CellResolver {
             reports,
             known: SyncMutex::default(),
             lookups: Semaphore::new(CELL_LOOKUPS),
+            kids: HashMap::new(),
         }
+    }
+
+    /// The same, with the keys that the document names for its resolvers.
+    pub(super) fn with_kids(mut self, resolvers: &[DnsResolver]) -> Self {
+        let named = resolvers.iter().filter_map(|resolver| {
+            let kid = resolver.trust_kid.clone()?;
+            Some((resolver.resolver_id.clone(), kid))
+        });
+        self.kids = named.collect();
+        self
     }
 
     /// The entry of a name; nothing when the cell has asked for too many.
@@ -217,6 +230,7 @@ impl CellResolver {
             fail_closed: what.fail_closed,
             trust_anchor_source: what.anchors,
             source: Some(DnssecSource::Dataplane),
+            issuer_kid: None,
             observed_at: now(),
         };
         self.tell(NetworkReport::DnssecFailed(Box::new(report)))
@@ -267,6 +281,7 @@ impl CellResolver {
             ttl_seconds: answer.ttl.unwrap_or(0),
             stale_seconds: u32::try_from(stale).unwrap_or(u32::MAX),
             dnssec_status: Some(answer.dnssec),
+            issuer_kid: None,
             observed_at: now(),
         };
         self.tell(NetworkReport::Drift(Box::new(report))).await?;
@@ -274,7 +289,15 @@ impl CellResolver {
         Ok(())
     }
 
-    async fn tell(&self, report: NetworkReport) -> Result<(), ResolveFailure> {
+    async fn tell(&self, mut report: NetworkReport) -> Result<(), ResolveFailure> {
+        let (resolver, kid) = match &mut report {
+            NetworkReport::Drift(it) => (Some(&it.resolver_id), &mut it.issuer_kid),
+            NetworkReport::RebindThreshold(it) => (it.resolver_id.as_ref(), &mut it.issuer_kid),
+            NetworkReport::RebindRejected(it) => (it.resolver_id.as_ref(), &mut it.issuer_kid),
+            NetworkReport::DnssecFailed(it) => (Some(&it.resolver_id), &mut it.issuer_kid),
+            NetworkReport::Flow(_) | NetworkReport::Query(_) => (None, &mut None),
+        };
+        *kid = resolver.and_then(|id| self.kids.get(id)).cloned();
         self.reports.report(report).await.map_err(|_| {
             ResolveFailure::Unanswered("what happens can no longer be recorded".to_owned())
         })

@@ -134,13 +134,14 @@ pub(crate) fn resolver_for(
         Some(_) => Drift::Told,
         None => Drift::Ignored,
     };
-    Ok(Arc::new(CellResolver::new(
+    let resolver = CellResolver::new(
         source,
         rules.clone(),
         (Keep::of(dns.refresh_policy), drift),
         dns.rebinding_policy.as_ref().map(Rebinding::of),
         reports,
-    )))
+    );
+    Ok(Arc::new(resolver.with_kids(&dns.resolvers)))
 }
 
 fn servers(

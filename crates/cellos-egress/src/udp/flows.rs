@@ -380,6 +380,7 @@ impl Head {
             bytes_in: None,
             duration_ms: None,
             ended_by: None,
+            upstream_resolver_id: None,
             detail: None,
             count: None,
         }

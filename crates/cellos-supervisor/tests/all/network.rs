@@ -72,6 +72,7 @@ fn flow(id: String) -> NetworkReport {
         bytes_in: None,
         duration_ms: None,
         ended_by: None,
+        upstream_resolver_id: None,
         detail: None,
         count: None,
     }))
