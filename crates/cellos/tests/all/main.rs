@@ -13,6 +13,7 @@ mod bait;
 mod breakouts;
 mod crowd;
 mod deadlines;
+mod dns_authority;
 mod docs;
 mod drop_in;
 mod egress;
@@ -29,6 +30,7 @@ mod hostile;
 mod hosts;
 mod keys;
 mod killed;
+mod learn;
 mod limits;
 #[cfg(target_arch = "x86_64")]
 mod machines;
