@@ -1,16 +1,25 @@
 //! `cellos why`: which rule decided about a connection or a name query, and why.
 
-use std::{io::Write as _, path::PathBuf};
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashMap},
+    io::Write as _,
+    path::PathBuf,
+};
 
 use cellos_core::event::{FlowReason, QueryReason};
-use cellos_evidence::projection::{FlowLayer, FlowView, RunView};
+use cellos_evidence::{
+    facts::Facts,
+    finding::{Place, RunKey},
+    projection::{EgressRule, FlowLayer, FlowView, RunView},
+};
 use serde::{Deserialize as _, Serialize, de::value::StrDeserializer};
 
 use crate::{
     exit::Exit,
     failure::Failure,
     runs::{
-        LogArgs, read,
+        LogArgs, read_events,
         reasons::{Mend, of_flow, of_query},
     },
     say,
@@ -18,6 +27,8 @@ use crate::{
 
 /// Most decisions that are told at once.
 const MAX_TOLD: usize = 16;
+/// Most ids that are named where the beginning of one is that of several.
+const MAX_CANDIDATES: usize = 8;
 
 /// Tells which rule decided about a connection or a name query, why, and what would change that.
 #[derive(Debug, clap::Args)]
@@ -41,6 +52,35 @@ pub(crate) struct WhyArgs {
 enum WhyError {
     #[error("{log} tells of no connection or query {flow:?}")]
     None { flow: String, log: String },
+    #[error("{flow:?} is the beginning of several ids: {candidates}")]
+    Ambiguous { flow: String, candidates: String },
+}
+
+/// Decisions that are meant, as many as are told, with the runs that they belong to.
+#[derive(Debug, Default)]
+struct Meant {
+    flows: Vec<(RunKey, FlowView)>,
+    /// Whether there are more.
+    more: bool,
+}
+
+impl Meant {
+    fn add(&mut self, run: RunKey, flow: FlowView) {
+        match self.flows.len() < MAX_TOLD {
+            true => self.flows.push((run, flow)),
+            false => self.more = true,
+        }
+    }
+}
+
+/// What in a log may be meant, apart by how sure that is.
+#[derive(Debug, Default)]
+struct Search {
+    by_id: Meant,
+    by_host: Meant,
+    by_beginning: Meant,
+    /// The rules of the runs that the decisions belong to.
+    rules: HashMap<RunKey, Vec<EgressRule>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -67,27 +107,14 @@ pub(crate) fn run(args: &WhyArgs) -> Result<Exit, Failure> {
         Some(file) => file.clone(),
         None => args.log.open()?.0,
     };
-    let mut answer = Answer {
-        format: "cellos.why/1",
-        decisions: Vec::new(),
-        more: false,
-    };
-    read(&log, |run| {
-        for flow in run
-            .flows
-            .items
-            .iter()
-            .filter(|flow| is_meant(flow, &args.flow))
-        {
-            if answer.decisions.len() < MAX_TOLD {
-                answer.decisions.push(told(&run, flow));
-            } else {
-                answer.more = true;
-            }
-        }
-        answer.more |= !run.flows.is_complete();
-    })?
+    let search = RefCell::new(Search::default());
+    read_events(
+        &log,
+        |facts, place| search.borrow_mut().look(facts, place, &args.flow),
+        |run| search.borrow_mut().keep_rules(run),
+    )?
     .warn(&log);
+    let answer = search.into_inner().answer(&args.flow)?;
     if answer.decisions.is_empty() {
         let none = WhyError::None {
             flow: args.flow.clone(),
@@ -110,29 +137,101 @@ pub(crate) fn run(args: &WhyArgs) -> Result<Exit, Failure> {
     if answer.more {
         writeln!(
             out,
-            "There may be more: not all decisions are kept or told."
+            "There are more; the id of one, or HOST:PORT, tells them apart."
         )?;
     }
     Ok(Exit::Success)
 }
 
-fn is_meant(flow: &FlowView, asked: &str) -> bool {
+impl Search {
+    /// Looks whether an event tells of a decision that is meant.
+    fn look(&mut self, facts: &Facts<'_>, place: &Place, asked: &str) {
+        let Some(flow) = FlowView::of(facts, place) else {
+            return;
+        };
+        let id = flow.id.as_deref().unwrap_or_default();
+        let meant = match () {
+            () if id == asked => &mut self.by_id,
+            () if is_host(&flow, asked) => &mut self.by_host,
+            () if id.starts_with(asked) => &mut self.by_beginning,
+            () => return,
+        };
+        let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        let data = facts.data.as_deref();
+        let run = RunKey {
+            cell_id: text(data.and_then(|data| data.cell_id.as_deref())),
+            run_id: text(data.and_then(|data| data.run_id.as_deref())),
+        };
+        meant.add(run, flow);
+    }
+
+    /// Keeps the rules of a run that a decision belongs to.
+    fn keep_rules(&mut self, run: RunView) {
+        let all = [&self.by_id, &self.by_host, &self.by_beginning];
+        let mut runs = all.iter().flat_map(|meant| &meant.flows);
+        if runs.any(|(key, _)| *key == run.key)
+            && let Some(declared) = run.declared
+        {
+            self.rules.insert(run.key, declared.egress_rules);
+        }
+    }
+
+    /// What is surest: an id, else a host, else the one id that begins so.
+    fn answer(self, asked: &str) -> Result<Answer, Failure> {
+        let all = [self.by_id, self.by_host];
+        let meant = match all.into_iter().find(|meant| !meant.flows.is_empty()) {
+            Some(meant) => meant,
+            None => only(self.by_beginning, asked)?,
+        };
+        let told = |(run, flow): (RunKey, FlowView)| {
+            let rules = self.rules.get(&run).map(Vec::as_slice);
+            told(run.run_id, flow, rules.unwrap_or_default())
+        };
+        Ok(Answer {
+            format: "cellos.why/1",
+            decisions: meant.flows.into_iter().map(told).collect(),
+            more: meant.more,
+        })
+    }
+}
+
+/// Refuses the beginning of more than one id.
+fn only(meant: Meant, asked: &str) -> Result<Meant, Failure> {
+    let ids: BTreeSet<&str> = meant
+        .flows
+        .iter()
+        .filter_map(|(_, flow)| flow.id.as_deref())
+        .collect();
+    if ids.len() < 2 {
+        return Ok(meant);
+    }
+    let mut candidates: Vec<&str> = ids.iter().copied().take(MAX_CANDIDATES).collect();
+    if meant.more || ids.len() > MAX_CANDIDATES {
+        candidates.push("and more");
+    }
+    Err(Failure::call(WhyError::Ambiguous {
+        flow: asked.to_owned(),
+        candidates: say::one_line(&candidates.join(", ")),
+    })
+    .hint("write more of the id"))
+}
+
+fn is_host(flow: &FlowView, asked: &str) -> bool {
     let names = [&flow.requested_name, &flow.host, &flow.presented_name];
-    let is_host = |host: &str| {
+    let is_named = |host: &str| {
         let mut names = names.iter().filter_map(|name| name.as_deref());
         names.any(|name| name.eq_ignore_ascii_case(host))
     };
     let with_port = asked
         .rsplit_once(':')
         .and_then(|(host, port)| Some((host, port.parse::<u64>().ok()?)));
-    flow.id.as_deref().is_some_and(|id| id.starts_with(asked))
-        || is_host(asked)
+    is_named(asked)
         || with_port.is_some_and(|(host, port)| {
-            flow.port == Some(port) && is_host(host.trim_matches(['[', ']']))
+            flow.port == Some(port) && is_named(host.trim_matches(['[', ']']))
         })
 }
 
-fn told(run: &RunView, flow: &FlowView) -> Told {
+fn told(run_id: String, flow: FlowView, rules: &[EgressRule]) -> Told {
     let code = flow.reason_code.as_deref().unwrap_or_default();
     let known = match flow.layer {
         FlowLayer::Query => QueryReason::deserialize(word(code)).map(of_query).ok(),
@@ -142,19 +241,16 @@ fn told(run: &RunView, flow: &FlowView) -> Told {
         "The log gives a reason of another implementation.",
         Mend::None,
     ));
-    let index = flow
+    let rule = flow
         .rule_index()
-        .and_then(|index| usize::try_from(index).ok());
-    let rule = index
-        .zip(run.declared.as_ref())
-        .and_then(|(index, declared)| declared.egress_rules.get(index))
+        .and_then(|index| rules.get(usize::try_from(index).ok()?))
         .map(|rule| line_of(&rule.host, Some(rule.port), rule.protocol.as_deref()));
     Told {
-        run_id: run.key.run_id.clone(),
-        flow: flow.clone(),
+        run_id,
         rule,
         why: why.to_owned(),
-        mend: mending(flow, mend),
+        mend: mending(&flow, mend),
+        flow,
     }
 }
 
@@ -163,7 +259,8 @@ fn word(code: &str) -> StrDeserializer<'_, serde::de::value::Error> {
 }
 
 fn line_of(host: &str, port: Option<u64>, protocol: Option<&str>) -> String {
-    let port = port.map_or_else(|| "443".into(), |port| port.to_string());
+    // A name query says nothing of the port.
+    let port = port.map_or_else(|| "…".into(), |port| port.to_string());
     let protocol = protocol.map_or_else(String::new, |protocol| format!(", protocol: {protocol}"));
     format!("- {{host: {host:?}, port: {port}{protocol}}}")
 }

@@ -77,7 +77,17 @@ impl Read {
 
 /// Reads a log, and gives every run to `each`: first those that ended, as they do, then those that
 /// did not. A log that is not there has no runs.
-pub(crate) fn read(log: &Path, mut each: impl FnMut(RunView)) -> Result<Read, Failure> {
+pub(crate) fn read(log: &Path, each: impl FnMut(RunView)) -> Result<Read, Failure> {
+    read_events(log, |_, _| {}, each)
+}
+
+/// The same, and every event that can be read goes to `event` as well, with its place: a run keeps
+/// only so many.
+pub(crate) fn read_events(
+    log: &Path,
+    mut event: impl FnMut(&Facts<'_>, &Place),
+    mut each: impl FnMut(RunView),
+) -> Result<Read, Failure> {
     let mut read = Read::default();
     let mut projection = Projection::default();
     // The runs carry what was found about them.
@@ -99,6 +109,7 @@ pub(crate) fn read(log: &Path, mut each: impl FnMut(RunView)) -> Result<Read, Fa
                         file: Arc::clone(&file),
                         line: line.number,
                     };
+                    event(&facts, &place);
                     if let Some(run) = projection.apply(&facts, &place, &mut findings) {
                         each(run);
                     }

@@ -29,7 +29,7 @@ pub(crate) fn of_flow(reason: FlowReason) -> (&'static str, Mend) {
         R::PublishedPort => ("The operator published this port of the cell.", Mend::None),
         R::Learned => (
             "The run was there to learn what it needs, so nothing was refused.",
-            Mend::AddRule,
+            Mend::None,
         ),
         R::NoRule => (
             "No rule of the document covers this destination on this port.",

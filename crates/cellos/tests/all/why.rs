@@ -124,7 +124,7 @@ fn each_decision_is_told_with_its_rule_its_reason_and_its_mend() {
         ("flow-e", "set acceptFronting"),
         (
             "nosuch.example",
-            r#"egressRules: - {host: "nosuch.example", port: 443}"#,
+            r#"egressRules: - {host: "nosuch.example", port: …}"#,
         ),
     ] {
         let text = why(&place, flow);
