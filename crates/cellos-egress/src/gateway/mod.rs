@@ -63,6 +63,8 @@ pub struct GatewayConfig {
     pub upstream: Upstream,
     /// Ports of the cell that are open to the host.
     pub publish: Vec<Publish>,
+    /// Told of each of them when it is open, with the port that the host gave.
+    pub published: Option<fn(Publish)>,
     /// Collects what cells need, in [`Mode::Learn`]. Whoever prints it keeps the other half.
     pub learned: Arc<Learned>,
 }
@@ -190,6 +192,9 @@ impl NetworkGateway for EgressGateway {
             .map_err(|error| CellosError::Host(error.to_string()))?;
         for publish in published.open() {
             tracing::info!(host = %publish.host, port = publish.port, "published a port of the cell");
+            if let Some(told) = self.config.published {
+                told(*publish);
+            }
         }
         tasks.spawn(Arc::clone(&serving).sum_up());
         Ok(Box::new(Open {

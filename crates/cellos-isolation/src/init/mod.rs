@@ -131,6 +131,7 @@ fn set_up(parts: &InitParts<'_>, control: BorrowedFd<'_>, workload: OwnedFd) -> 
     )?;
     rustix::system::sethostname(b"cell").step("set the host name")?;
     sys::bring_loopback_up().step("bring the loopback interface up")?;
+    network::open_low_ports();
     // What is made for the cell gets exactly the permissions it is made with.
     sandbox::privileges::set_umask(0);
     let skeleton = root::build(base, *user, *writable_bytes, *origin)?;

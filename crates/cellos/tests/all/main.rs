@@ -38,6 +38,7 @@ mod nats;
 mod output;
 mod program;
 mod prove;
+mod publish;
 mod readers;
 mod reaping;
 mod refusals;

@@ -29,6 +29,9 @@ use crate::{
 /// Descriptors that init and the launcher have open besides a cell's sockets, generously.
 const OTHER_DESCRIPTORS: u64 = 128;
 
+/// The first port that needs no capability, of the namespace of whoever writes it (ip-sysctl).
+const FIRST_FREE_PORT: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+
 /// Makes the network, and sends its sockets to the launcher. Returns how many there were.
 ///
 /// The caller still has its capabilities over its network namespace, whose loopback device is up.
@@ -46,6 +49,15 @@ pub(super) fn make(needs: &NetworkNeeds, control: BorrowedFd<'_>) -> StepResult<
     drop(sockets);
     limits::set_open_files(before).step("lower the limit on open files again")?;
     Ok(count)
+}
+
+/// Lets the workload listen on ports below 1024 as well, for ports that are published. Those of the
+/// gateway are taken before there is a workload. Where `/proc/sys` cannot be written, the workload
+/// is refused (`EACCES`) as on the host.
+///
+/// The caller still sees the host's `/proc` as the host does: later it can only be read.
+pub(super) fn open_low_ports() {
+    let _ = std::fs::write(FIRST_FREE_PORT, "0");
 }
 
 fn send(sockets: &[(NetworkSocket, OwnedFd)], control: BorrowedFd<'_>) -> StepResult<()> {

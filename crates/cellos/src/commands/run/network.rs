@@ -126,6 +126,9 @@ impl NetworkPlan {
             },
             upstream: self.upstream.clone(),
             publish: self.publish.clone(),
+            published: Some(|Publish { host, port }| {
+                say::note(&format!("port {port} of the cell is at {host}"));
+            }),
             learned: self
                 .learning
                 .as_ref()
