@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
+use cellos_egress::{Upstream, UpstreamProblem};
+
 use super::variables::{self, Treatment};
 use crate::{compose, machines::Monitor, units::switch};
 
@@ -130,6 +132,8 @@ pub(crate) struct Config {
     pub(crate) cgroup_parent: Option<PathBuf>,
     pub(crate) export_dir: Option<PathBuf>,
     pub(crate) state_dir: Option<PathBuf>,
+    /// What connections of cells to the outside go through.
+    pub(crate) upstream: Upstream,
     /// What should be known, and does not stop the run.
     pub(crate) warnings: Vec<String>,
 }
@@ -163,6 +167,8 @@ pub(crate) enum ConfigError {
         name: &'static str,
         why: &'static str,
     },
+    #[error("CELLOS_EGRESS_PROXY: {0}")]
+    Proxy(UpstreamProblem),
     #[error("CELLOS_CELL_BACKEND={backend} isolates nothing and {because} forbids that")]
     NotIsolated { backend: String, because: String },
 }
@@ -252,6 +258,17 @@ impl Reader<'_> {
             value: value.to_owned(),
             expected,
         });
+    }
+
+    /// The proxy; its text may hold a password, and is in no message.
+    fn upstream(&mut self) -> Upstream {
+        let Some(text) = self.text("CELLOS_EGRESS_PROXY") else {
+            return Upstream::default();
+        };
+        text.parse().unwrap_or_else(|problem| {
+            self.errors.push(ConfigError::Proxy(problem));
+            Upstream::default()
+        })
     }
 
     fn profile(&mut self) -> Profile {
@@ -399,6 +416,7 @@ impl Config {
             cgroup_parent: reader.path("CELLOS_CGROUP_PARENT"),
             export_dir: reader.path("CELLOS_EXPORT_DIR"),
             state_dir: reader.path("CELLOS_STATE_DIR"),
+            upstream: reader.upstream(),
             warnings: Vec::new(),
         };
         config.require_what_the_profile_needs(&mut reader);

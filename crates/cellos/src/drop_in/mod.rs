@@ -246,7 +246,10 @@ fn run(document: &OsStr) -> Result<Success, Failure> {
             backend,
             events,
             exports,
-            gateway: compose::gateway(GatewayConfig::default()),
+            gateway: compose::gateway(GatewayConfig {
+                upstream: config.upstream.clone(),
+                ..GatewayConfig::default()
+            }),
             state,
         };
         run_command::supervise(ports, request).await

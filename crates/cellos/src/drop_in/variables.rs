@@ -38,7 +38,10 @@ const fn variable(name: &'static str, treatment: Treatment) -> Variable {
     Variable { name, treatment }
 }
 
-const NO_EGRESS: &str = "the egress gateway is always there, and goes by the document alone";
+const IN_DOCUMENT: &str =
+    "the egress gateway always enforces; the document's `dnsAuthority` says how names are resolved";
+const NO_PROXIES: &str = "the egress gateway is always there and no proxy of its own: every connection and name query is judged";
+const FLOWS_ARE_EVENTS: &str = "every connection is an event, by measurement";
 const NO_BROKER: &str = "documents with secrets are refused until brokers exist";
 const OTHER_BACKEND: &str = "configures a backend that this build lacks and refuses by name";
 const NO_EXPORT_TARGET: &str = "artifacts would not go there; only CELLOS_EXPORT_DIR is supported";
@@ -255,6 +258,12 @@ pub(crate) const VARIABLES: &[Variable] = &[
     ),
     // Network.
     variable(
+        "CELLOS_EGRESS_PROXY",
+        Used(
+            "connections to the outside go through this proxy: `http://` or `socks5://` (`http+names://`, `socks5h://` where it resolves names), then `[USER:PASSWORD@]HOST:PORT`",
+        ),
+    ),
+    variable(
         "CELLOS_TRUST_PLANE_EVENTS",
         NoEffect("only what was measured becomes an event"),
     ),
@@ -270,17 +279,17 @@ pub(crate) const VARIABLES: &[Variable] = &[
         "CELLOS_TRUST_L7_KID",
         NoEffect("was a label on those events"),
     ),
-    variable("CELLOS_RESOLVE_EGRESS_DNS", NoEffect(NO_EGRESS)),
-    variable("CELLOS_DNS_AUTHORITY_*", NoEffect(NO_EGRESS)),
-    variable("CELLOS_DNSSEC_TRUST_ANCHORS_PATH", NoEffect(NO_EGRESS)),
-    variable("CELLOS_L7_GATE_OBSERVABILITY", NoEffect(NO_EGRESS)),
-    variable("CELLOS_DNS_PROXY", NoEffect(NO_EGRESS)),
-    variable("CELLOS_DNS_PROXY_UPSTREAM_OVERRIDE", NoEffect(NO_EGRESS)),
-    variable("CELLOS_DNS_UPSTREAM_*", NoEffect(NO_EGRESS)),
-    variable("CELLOS_SNI_PROXY", NoEffect(NO_EGRESS)),
-    variable("CELLOS_SNI_PROXY_*", NoEffect(NO_EGRESS)),
-    variable("CELLOS_PER_FLOW_*", NoEffect(NO_EGRESS)),
-    variable("CELLOS_EBPF_OBJECT_PATH", NoEffect(NO_EGRESS)),
+    variable("CELLOS_RESOLVE_EGRESS_DNS", NoEffect(IN_DOCUMENT)),
+    variable("CELLOS_DNS_AUTHORITY_*", NoEffect(IN_DOCUMENT)),
+    variable("CELLOS_DNSSEC_TRUST_ANCHORS_PATH", NoEffect(IN_DOCUMENT)),
+    variable("CELLOS_L7_GATE_OBSERVABILITY", NoEffect(FLOWS_ARE_EVENTS)),
+    variable("CELLOS_DNS_PROXY", NoEffect(NO_PROXIES)),
+    variable("CELLOS_DNS_PROXY_UPSTREAM_OVERRIDE", NoEffect(NO_PROXIES)),
+    variable("CELLOS_DNS_UPSTREAM_*", NoEffect(IN_DOCUMENT)),
+    variable("CELLOS_SNI_PROXY", NoEffect(NO_PROXIES)),
+    variable("CELLOS_SNI_PROXY_*", NoEffect(NO_PROXIES)),
+    variable("CELLOS_PER_FLOW_*", NoEffect(FLOWS_ARE_EVENTS)),
+    variable("CELLOS_EBPF_OBJECT_PATH", NoEffect(FLOWS_ARE_EVENTS)),
     // Secrets.
     variable("CELLOS_BROKER", NoEffect(NO_BROKER)),
     variable("CELLOS_BROKER_*", NoEffect(NO_BROKER)),
@@ -289,7 +298,9 @@ pub(crate) const VARIABLES: &[Variable] = &[
     variable("CELLOS_VAULT_*", NoEffect(NO_BROKER)),
     variable(
         "CELLOS_CA_BUNDLE",
-        Used("certificates that count beside the host's for resolvers over TLS and HTTPS"),
+        Used(
+            "root certificates (PEM) that name servers over TLS and HTTPS may be certified by, besides those of the host",
+        ),
     ),
     // Exports.
     variable(
@@ -384,7 +395,10 @@ pub(crate) const VARIABLES: &[Variable] = &[
         "CELLOS_FIRECRACKER_ENABLE_NETWORK",
         NoEffect("machines have no network device yet; documents with egress rules are refused"),
     ),
-    variable("CELLOS_FIRECRACKER_PER_FLOW_EBPF", NoEffect(NO_EGRESS)),
+    variable(
+        "CELLOS_FIRECRACKER_PER_FLOW_EBPF",
+        NoEffect("machines have no network device yet; documents with egress rules are refused"),
+    ),
     variable("CELLOS_VM_DIR", Used("what machines boot from")),
     variable(
         "CELLOS_VM_TRUST_KEYS",
