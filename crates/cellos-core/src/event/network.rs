@@ -142,7 +142,8 @@ pub struct NetworkFlowDecision {
     /// The rule that decided: `authority.egressRules[3]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nft_rule_ref: Option<String>,
-    /// The address outside that was dialled; of a refusal before that, the one the cell dialled.
+    /// The address outside that was dialled, or that a name may not lead to; of other refusals the one
+    /// that the cell dialled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dst_addr: Option<String>,
     /// The port.

@@ -61,6 +61,8 @@ pub(super) struct Plan {
 struct Failure {
     reason: FlowReason,
     detail: String,
+    /// The address outside that was refused.
+    refused: Option<IpAddr>,
     /// The address that was not right, for a run that learns.
     forbidden: Option<(IpAddr, &'static str)>,
 }
@@ -218,7 +220,10 @@ pub(super) async fn serve(serving: &Arc<Serving>, client: TcpStream, attempt: At
             if let Some((address, what)) = failure.forbidden {
                 attempt.note(cell, address, what);
             }
-            let event = attempt.refused(failure.reason, plan.rule, Some(failure.detail));
+            let mut event = attempt.refused(failure.reason, plan.rule, Some(failure.detail));
+            if let Some(refused) = failure.refused {
+                event.dst_addr = Some(refused.to_string());
+            }
             cell.reporter.flow(event).await
         }
         Err(Setback::Ended) => {
@@ -369,6 +374,7 @@ impl Failure {
                 "not found and connected within {} s",
                 OUTSIDE_TIME.as_secs()
             ),
+            refused: None,
             forbidden: None,
         }
     }
@@ -377,6 +383,7 @@ impl Failure {
 impl From<ResolveFailure> for Failure {
     fn from(failure: ResolveFailure) -> Self {
         let detail = failure.to_string();
+        let refused = failure.address();
         let (reason, forbidden) = match failure {
             ResolveFailure::NoAddress | ResolveFailure::Unanswered(_) => {
                 (FlowReason::ResolveFailed, None)
@@ -390,6 +397,7 @@ impl From<ResolveFailure> for Failure {
         Self {
             reason,
             detail,
+            refused,
             forbidden,
         }
     }
@@ -400,6 +408,7 @@ impl From<crate::dial::DialError> for Failure {
         Self {
             reason: error.reason(),
             detail: error.to_string(),
+            refused: None,
             forbidden: None,
         }
     }

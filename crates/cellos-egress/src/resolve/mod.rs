@@ -73,6 +73,16 @@ pub(crate) enum ResolveFailure {
     Dnssec(String),
 }
 
+impl ResolveFailure {
+    /// The address that the name led to, where that is why.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Forbidden(address, _) | Self::Rebind(address) => Some(*address),
+            Self::NoAddress | Self::Unanswered(_) | Self::Dnssec(_) => None,
+        }
+    }
+}
+
 /// Asks outside for what names mean.
 #[async_trait]
 pub(crate) trait Resolve: Send + Sync {

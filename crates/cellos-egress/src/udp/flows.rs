@@ -57,6 +57,18 @@ struct Head {
 struct Refusal {
     reason: FlowReason,
     detail: Option<String>,
+    /// The address outside that was refused.
+    address: Option<IpAddr>,
+}
+
+impl Refusal {
+    fn new(reason: FlowReason, detail: Option<String>) -> Self {
+        Self {
+            reason,
+            detail,
+            address: None,
+        }
+    }
 }
 
 impl Flows {
@@ -169,18 +181,13 @@ impl Flows {
             }
             Err(denial) => {
                 head.rule = denial.rule.map(Rule::reference);
-                return Err(Refusal {
-                    reason: denial.reason,
-                    detail: denial.detail,
-                });
+                return Err(Refusal::new(denial.reason, denial.detail));
             }
         };
         head.rule = rule.map(Rule::reference);
         if self.cell.upstream != Upstream::Direct {
-            return Err(Refusal {
-                reason: FlowReason::ProxyRefused,
-                detail: Some("datagrams do not go through the proxy".into()),
-            });
+            let detail = Some("datagrams do not go through the proxy".into());
+            return Err(Refusal::new(FlowReason::ProxyRefused, detail));
         }
         Ok(())
     }
@@ -308,19 +315,16 @@ impl Flows {
                 Err(error) => detail = Some(format!("connect to {address}: {error}")),
             }
         }
-        Err(Refusal {
-            reason: FlowReason::ConnectFailed,
-            detail,
-        })
+        Err(Refusal::new(FlowReason::ConnectFailed, detail))
     }
 
     /// Why a flow ends before it leads anywhere.
     fn unfinished(&self) -> Refusal {
         match self.closed.load(SeqCst) {
-            true => Refusal {
-                reason: FlowReason::ConnectFailed,
-                detail: Some("the cell ended before the address was known".into()),
-            },
+            true => Refusal::new(
+                FlowReason::ConnectFailed,
+                Some("the cell ended before the address was known".into()),
+            ),
             false => too_many(),
         }
     }
@@ -332,19 +336,20 @@ impl Flows {
             reason: FlowReason::DatagramTooLarge,
             rule: None,
         };
-        let refusal = Refusal {
-            reason: FlowReason::DatagramTooLarge,
-            detail: Some("the network outside does not carry datagrams of this size".into()),
-        };
+        let detail = Some("the network outside does not carry datagrams of this size".into());
+        let refusal = Refusal::new(FlowReason::DatagramTooLarge, detail);
         self.refused(&head, refusal).await;
     }
 
     async fn refused(&self, head: &Head, refusal: Refusal) {
-        let event = NetworkFlowDecision {
+        let mut event = NetworkFlowDecision {
             reason_code: refusal.reason,
             detail: refusal.detail,
             ..head.event()
         };
+        if let Some(address) = refusal.address {
+            event.dst_addr = Some(address.to_string());
+        }
         self.report(event).await;
     }
 
@@ -388,10 +393,8 @@ impl Head {
 }
 
 fn too_many() -> Refusal {
-    Refusal {
-        reason: FlowReason::TooManyFlows,
-        detail: Some(format!("a cell has at most {MAX_FLOWS} flows over UDP")),
-    }
+    let detail = format!("a cell has at most {MAX_FLOWS} flows over UDP");
+    Refusal::new(FlowReason::TooManyFlows, Some(detail))
 }
 
 fn unresolved(failure: &ResolveFailure) -> Refusal {
@@ -404,6 +407,7 @@ fn unresolved(failure: &ResolveFailure) -> Refusal {
     Refusal {
         reason,
         detail: Some(failure.to_string()),
+        address: failure.address(),
     }
 }
 

@@ -286,6 +286,11 @@ fn mending(flow: &FlowView, mend: Mend) -> Option<String> {
             "if it may carry anything: {}",
             line_of(host, flow.port, Some("tcp"))
         ),
+        // An address by itself has no name that it could be allowed for.
+        Mend::AllowAddress if flow.requested_name.is_none() => format!(
+            "add to authority.egressRules: {}",
+            line_of(host, flow.port, udp)
+        ),
         Mend::AllowAddress => format!(
             "add to dnsAuthority.rebindingPolicy.responseIpAllowlist: \"{host}:{}\"",
             flow.host.as_deref().unwrap_or("ADDRESS")

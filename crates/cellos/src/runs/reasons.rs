@@ -50,8 +50,8 @@ pub(crate) fn of_flow(reason: FlowReason) -> (&'static str, Mend) {
             Mend::Other("check the name, and the resolvers of the host or of `dnsAuthority`"),
         ),
         R::AddressForbidden => (
-            "The name resolved only to private, loopback, link-local, metadata or otherwise special \
-             addresses, which no rule names.",
+            "The address, or each that the name resolved to, is private, loopback, link-local, \
+             metadata or otherwise special, and nothing in the document names it.",
             Mend::AllowAddress,
         ),
         R::RebindRejected => (
