@@ -202,7 +202,7 @@ async fn together(backend: &LinuxBackend) -> Result<(), Failure> {
         "KiB",
     );
     for gateway in gateways {
-        gateway.close().await;
+        gateway.close().await?;
     }
     for cell in cells {
         backend.destroy(&cell).await?;
