@@ -22,6 +22,7 @@ mod egress_attacks;
 mod egress_floods;
 mod egress_protocols;
 mod egress_storms;
+mod egress_stage;
 mod ends;
 mod events;
 mod examples;
