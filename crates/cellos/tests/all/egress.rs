@@ -128,3 +128,41 @@ fn rules_stay_refused_where_no_gateway_reaches() {
         "{said}"
     );
 }
+
+#[test]
+fn a_log_with_many_flows_and_refusals_adds_up() {
+    require!("userns");
+    let (place, port, other) = (Place::new(), server(), server());
+    let script = format!(
+        "for n in $(seq 100); do exec 3<>/dev/tcp/127.0.0.1/{other}; \
+         exec 3<>/dev/tcp/192.0.2.7/{port}; exec 3<>/dev/tcp/192.0.2.7/{other}; \
+         exec 3<>/dev/tcp/no$n.example/{port}; done 2>/dev/null; \
+         for n in 1 2 3 4 5; do ({}); done",
+        ask(port)
+    );
+    let ran = run(&place, &["--allow", &format!("127.0.0.1:{port}")], &script);
+    assert!(ran.status.success(), "{ran:?}");
+    let flows = data(&place, "network_flow_decision");
+    let refused: Vec<&Value> = flows.iter().filter(|it| it["decision"] == "deny").collect();
+    let told: u64 = refused
+        .iter()
+        .map(|flow| flow["count"].as_u64().unwrap_or(1))
+        .sum();
+    let egress = &data(&place, "lifecycle.v1.destroyed")[0]["egress"];
+    assert_eq!(egress["flowsAllowed"], 5, "{egress}");
+    assert_eq!(egress["flowsRefused"], told, "{egress}");
+    assert!(
+        told >= 200 && refused.len() < 200,
+        "{told} in {}",
+        refused.len()
+    );
+    assert!(egress["queriesRefused"].as_u64() >= Some(100), "{egress}");
+    let log = place.path().join("log.jsonl");
+    let verified = place
+        .cellos(&["verify", log.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(verified.status.success(), "{verified:?}");
+    let said = String::from_utf8_lossy(&verified.stdout);
+    assert!(!said.contains("found "), "{said}");
+}
