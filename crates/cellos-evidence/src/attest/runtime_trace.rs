@@ -48,7 +48,7 @@ pub fn runtime_trace(run: &RunEvidence, attester: &Attester) -> Result<Statement
             "type": MONITOR_TYPE,
             "tracePolicy": {
                 "process": "the cell's first process and its end; not its descendants",
-                "network": if flows.is_empty() { "not watched" } else { "decisions of the egress gateway" },
+                "network": watcher(run),
                 "fileAccess": "files that were exported; no others",
             },
         },
@@ -93,6 +93,20 @@ fn processes(run: &RunEvidence) -> Vec<Value> {
             Value::Object(entry)
         })
         .collect()
+}
+
+/// Who decided about connections: the published implementation's reasons begin with `nft_`, as those
+/// of a firewall's rules.
+fn watcher(run: &RunEvidence) -> &'static str {
+    let by_firewall = |event: &RunEvent| {
+        text(&event.data, "reasonCode").is_some_and(|reason| reason.starts_with("nft_"))
+    };
+    let flows = || run.all("observability.v1.network_flow_decision");
+    match flows().next() {
+        None => "not watched",
+        Some(_) if flows().any(by_firewall) => "decisions of the cell's firewall",
+        Some(_) => "decisions of the egress gateway",
+    }
 }
 
 /// What every entry has: which event it is from, and when that was.

@@ -298,6 +298,20 @@ fn artifacts_are_subjects_by_their_digest_or_nothing_is_attested() {
 }
 
 #[test]
+fn a_trace_says_who_decided_about_connections() {
+    for (reason, watcher) in [
+        ("nft_default_drop", "decisions of the cell's firewall"),
+        ("no_rule", "decisions of the egress gateway"),
+    ] {
+        let flow = json!({"decision": "deny", "direction": "egress", "reasonCode": reason});
+        let log = Log::new(&[("observability.v1.network_flow_decision", flow)]);
+        let trace = runtime_trace(&log.read("r1").unwrap(), &attester()).unwrap();
+        let policy = predicate(&trace, "/monitor/tracePolicy/network");
+        assert_eq!(policy, json!(watcher));
+    }
+}
+
+#[test]
 fn a_trace_has_what_was_seen_and_no_arguments() {
     let flow = json!({"dstAddr": "192.0.2.1", "dstPort": 443, "protocol": "tcp",
                       "decision": "deny", "direction": "egress"});
