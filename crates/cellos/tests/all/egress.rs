@@ -127,6 +127,82 @@ fn rules_stay_refused_where_no_gateway_reaches() {
         said.contains("backend `stub` does not enforce egress rules"),
         "{said}"
     );
+    // On every Linux host there is one that can.
+    assert!(said.contains("a backend that can: linux"), "{said}");
+}
+
+/// A document of the drop-in's with one rule for this port of 127.0.0.1.
+fn drop_in(place: &Place, port: u16, script: &str) -> std::process::Command {
+    let document = json!({"apiVersion": "cellos.io/v1", "kind": "ExecutionCell", "spec": {
+        "id": "drop-in", "lifetime": {"ttlSeconds": 60},
+        "authority": {"egressRules": [{"host": "127.0.0.1", "port": port}]},
+        "run": {"argv": ["/bin/bash", "-c", script], "secretDelivery": "env"}}});
+    place.file("cell.json", document.to_string());
+    let mut command = place.supervisor(&["cell.json"]);
+    command.env("CELLOS_CELL_BACKEND", "linux");
+    command
+}
+
+#[test]
+fn the_drop_in_has_the_same_gateway() {
+    require!("userns");
+    let (place, port, other) = (Place::new(), server(), server());
+    let script = format!("( {} ) && ! ( {} )", ask(port), ask(other));
+    let ran = drop_in(&place, port, &script).output().unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    assert_eq!(
+        String::from_utf8_lossy(&ran.stdout)
+            .matches("reached")
+            .count(),
+        1,
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn the_drop_in_goes_through_the_proxy_that_its_variable_names() {
+    require!("userns");
+    let (place, port) = (Place::new(), server());
+    // A proxy that asks what for, and refuses.
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = proxy.local_addr().unwrap();
+    let asked = thread::spawn(move || {
+        let mut stream = proxy.accept().unwrap().0;
+        let mut request = [0; 4096];
+        let length = stream.read(&mut request).unwrap();
+        let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+        String::from_utf8_lossy(&request[..length]).into_owned()
+    });
+    let ran = drop_in(&place, port, &ask(port))
+        .env("CELLOS_EGRESS_PROXY", format!("http://{address}"))
+        .output()
+        .unwrap();
+    assert!(
+        !String::from_utf8_lossy(&ran.stdout).contains("reached"),
+        "{ran:?}"
+    );
+    let log = std::fs::read_to_string(place.events()).unwrap();
+    assert!(log.contains("proxy_refused"), "{log} {ran:?}");
+    let asked = asked.join().unwrap();
+    assert!(
+        asked.starts_with(&format!("CONNECT 127.0.0.1:{port} ")),
+        "{asked}"
+    );
+}
+
+#[test]
+fn a_proxy_of_the_drop_in_that_cannot_be_read_is_an_error_without_its_password() {
+    let place = Place::new();
+    let ran = drop_in(&place, 1, "true")
+        .env("CELLOS_EGRESS_PROXY", "http://me:hunter2@proxy")
+        .output()
+        .unwrap();
+    assert_eq!(ran.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(
+        said.contains("CELLOS_EGRESS_PROXY: ") && !said.contains("hunter2"),
+        "{said}"
+    );
 }
 
 #[test]
