@@ -17,9 +17,9 @@ use crate::program::Place;
 
 /// The name that documents here declare.
 pub(crate) const NAME: &str = "api.test.example";
-/// Most memory that the supervisor may have at any time. It is a debug build, and takes about
-/// 60 MB without a flood.
-const MAX_RESIDENT_MB: u64 = 400;
+/// Most memory that the supervisor may have at any time. A debug build takes about
+/// 40 MB in these floods.
+const MAX_RESIDENT_MB: u64 = 200;
 /// What every attack begins with: the name's address, and whether the gateway still lets through
 /// what is allowed.
 const PRELUDE: &str = r#"
