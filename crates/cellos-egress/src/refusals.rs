@@ -115,7 +115,10 @@ impl Drop for Refusals {
         // tens of milliseconds, which no task shall wait for, nor the end of a process that runs one
         // cell.
         let is_first = !COLLECTED.swap(true, Ordering::Relaxed);
-        if is_first && leave_to_collector(&socket).is_ok() {
+        if is_first && let Ok(queue) = put_into_own_queue(&socket) {
+            // Before the queue, which may be collected as soon as it is closed.
+            drop(socket);
+            drop(queue);
             return;
         }
         // Where there can be no thread the closure is dropped here, and with it the socket.
@@ -132,7 +135,7 @@ static COLLECTED: AtomicBool = AtomicBool::new(false);
 /// Sends a socket, together with the only socket that could receive it, into the queue of the
 /// latter. Once all three are closed here nobody can ever receive them, and the kernel's collector of
 /// such queues closes them: since Linux 6.9 in a thread of its own, before by who closes the last.
-fn leave_to_collector(socket: &impl AsFd) -> io::Result<()> {
+fn put_into_own_queue(socket: &impl AsFd) -> io::Result<(UnixDatagram, UnixDatagram)> {
     let (from, to) = UnixDatagram::pair()?;
     let both = [to.as_raw_fd(), socket.as_fd().as_raw_fd()];
     sendmsg::<()>(
@@ -142,7 +145,7 @@ fn leave_to_collector(socket: &impl AsFd) -> io::Result<()> {
         MsgFlags::MSG_DONTWAIT,
         None,
     )?;
-    Ok(())
+    Ok((from, to))
 }
 
 /// Reads one packet, and the kernel's count of those it had no room for.
