@@ -393,11 +393,11 @@ pub(crate) const VARIABLES: &[Variable] = &[
     ),
     variable(
         "CELLOS_FIRECRACKER_ENABLE_NETWORK",
-        NoEffect("machines have no network device yet; documents with egress rules are refused"),
+        NoEffect("the document decides: machines that QEMU runs get what its egress rules declare, by the gateway"),
     ),
     variable(
         "CELLOS_FIRECRACKER_PER_FLOW_EBPF",
-        NoEffect("machines have no network device yet; documents with egress rules are refused"),
+        NoEffect("the document decides: machines that QEMU runs get what its egress rules declare, by the gateway"),
     ),
     variable("CELLOS_VM_DIR", Used("what machines boot from")),
     variable(
