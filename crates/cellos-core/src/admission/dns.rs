@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use super::{
-    EgressHost, ResolverEndpoint, ResolverEndpointError, grammar, portable_id, report::Report,
-    shown,
+    EgressHost, MAX_RESOLVERS, ResolverEndpoint, ResolverEndpointError, grammar, portable_id,
+    report::Report, shown,
 };
 use crate::{
     document::{AuthorityBundle, CdnAuthority, DnsAuthority, DnsResolver, DnssecPolicy},
@@ -23,6 +23,16 @@ pub(super) fn check(authority: &AuthorityBundle, report: &mut Report) {
 fn check_dns(dns: &DnsAuthority, report: &mut Report) {
     let base = "spec.authority.dnsAuthority";
     let mut ids = HashSet::new();
+    if dns.resolvers.len() > MAX_RESOLVERS {
+        report.refuse(
+            ProblemCode::OutOfRange,
+            format!("{base}.resolvers"),
+            format!(
+                "names {} resolvers, and there can be {MAX_RESOLVERS}",
+                dns.resolvers.len()
+            ),
+        );
+    }
     for (index, resolver) in dns.resolvers.iter().enumerate() {
         let path = format!("{base}.resolvers[{index}]");
         portable_id(&format!("{path}.resolverId"), &resolver.resolver_id, report);
@@ -181,6 +191,17 @@ mod tests {
         admitted(dns(
             json!({"resolvers": [resolver("a", "e", "k"), resolver("b", "e", "k")]}),
         ));
+        let many = |count: usize| -> Vec<Value> {
+            (0..count)
+                .map(|index| resolver(&format!("r{index}"), "e", "k"))
+                .collect()
+        };
+        admitted(dns(json!({"resolvers": many(MAX_RESOLVERS)})));
+        refused(
+            dns(json!({"resolvers": many(MAX_RESOLVERS + 1)})),
+            "spec.authority.dnsAuthority.resolvers",
+            ProblemCode::OutOfRange,
+        );
         for (bad, field, code) in [
             (
                 json!({"endpoint": "a.b:53", "protocol": "do53-udp"}),

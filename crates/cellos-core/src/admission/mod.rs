@@ -34,7 +34,7 @@ pub use host::{CidrBlock, EgressHost, EgressHostError, EgressProtocol};
 pub use labels::MAX_TENANT_ID_CHARS;
 pub use redact::{redact_url_credentials_for_logs, redact_url_if_echoed_in_text};
 pub(crate) use report::shown;
-pub use resolver::{MAX_ENDPOINT_BYTES, ResolverEndpoint, ResolverEndpointError};
+pub use resolver::{MAX_ENDPOINT_BYTES, MAX_RESOLVERS, ResolverEndpoint, ResolverEndpointError};
 pub use run::{
     CPU_PERIOD_MICROS, MAX_ARGV_ENCODED_BYTES, MAX_CPU_QUOTA_MICROS, MAX_ENV_BYTES,
     MAX_GRACEFUL_SHUTDOWN_SECONDS, MAX_PIDS, MAX_USER_ID, MIN_CPU_QUOTA_MICROS, MIN_MEMORY_BYTES,

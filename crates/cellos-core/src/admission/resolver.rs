@@ -5,8 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use super::EgressHost;
 use crate::document::DnsResolverProtocol;
 
-/// Longest endpoint, in bytes; as long as URLs that everything takes.
-pub const MAX_ENDPOINT_BYTES: usize = 2048;
+/// Longest endpoint, in bytes; far longer than a host and a path need.
+pub const MAX_ENDPOINT_BYTES: usize = 1024;
+/// Most resolvers of a document: each that stays silent costs a connection its time-out.
+pub const MAX_RESOLVERS: usize = 8;
 
 /// The port of DNS over TLS; RFC 7858.
 const DOT_PORT: u16 = 853;

@@ -4,6 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
 use cellos_core::{
+    admission::MAX_RESOLVERS,
     document::{AuthorityBundle, DnsAuthority, DnsQueryType, DnsResolver, DnsResolverProtocol},
     ports::network::NetworkReports,
 };
@@ -29,9 +30,6 @@ mod trust;
 
 #[cfg(test)]
 mod tests;
-
-/// Most resolvers that one document can declare: each can take seconds to fail.
-const RESOLVERS_MAX: usize = 8;
 
 /// Where a name leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +96,7 @@ pub(crate) trait Resolve: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ResolverProblem {
     /// Too many resolvers.
-    #[error("spec.authority.dnsAuthority.resolvers: declares more than {RESOLVERS_MAX}")]
+    #[error("spec.authority.dnsAuthority.resolvers: declares more than {MAX_RESOLVERS}")]
     TooMany,
     /// An endpoint that cannot be asked.
     #[error("spec.authority.dnsAuthority.resolvers[{index}].endpoint: {problem}")]
@@ -158,7 +156,7 @@ fn servers(
     declared: &[DnsResolver],
     bundle: Option<&std::ffi::OsStr>,
 ) -> Result<Vec<Server>, ResolverProblem> {
-    if declared.len() > RESOLVERS_MAX {
+    if declared.len() > MAX_RESOLVERS {
         return Err(ResolverProblem::TooMany);
     }
     let mut tls = None;

@@ -393,11 +393,15 @@ pub(crate) const VARIABLES: &[Variable] = &[
     ),
     variable(
         "CELLOS_FIRECRACKER_ENABLE_NETWORK",
-        NoEffect("the document decides: machines that QEMU runs get what its egress rules declare, by the gateway"),
+        NoEffect(
+            "the document decides: machines that QEMU runs get what its egress rules declare, by the gateway",
+        ),
     ),
     variable(
         "CELLOS_FIRECRACKER_PER_FLOW_EBPF",
-        NoEffect("the document decides: machines that QEMU runs get what its egress rules declare, by the gateway"),
+        NoEffect(
+            "the document decides: machines that QEMU runs get what its egress rules declare, by the gateway",
+        ),
     ),
     variable("CELLOS_VM_DIR", Used("what machines boot from")),
     variable(
