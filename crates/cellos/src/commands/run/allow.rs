@@ -10,6 +10,8 @@ use cellos_core::{
 pub(crate) enum AllowError {
     #[error("expected HOST:PORT or HOST:PORT/PROTOCOL, such as api.example.com:443")]
     Form,
+    #[error("a destination has no scheme: write HOST:PORT, such as api.example.com:443")]
+    Scheme,
     #[error("an IPv6 address stands in brackets, as in [2001:db8::1]:443")]
     Brackets,
     #[error("only an IPv6 address stands in brackets")]
@@ -24,6 +26,9 @@ pub(crate) enum AllowError {
 
 /// Reads one.
 pub(super) fn parse(text: &str) -> Result<EgressRule, AllowError> {
+    if text.contains("://") {
+        return Err(AllowError::Scheme);
+    }
     let (host, rest) = match text.strip_prefix('[') {
         Some(bracketed) => {
             let (host, rest) = bracketed.split_once("]:").ok_or(AllowError::Form)?;
@@ -90,6 +95,7 @@ mod tests {
     fn what_is_none_is_refused_with_its_mend() {
         for (text, error) in [
             ("", AllowError::Form),
+            ("https://a.example:443", AllowError::Scheme),
             ("api.example.com", AllowError::Form),
             ("[::1]", AllowError::Form),
             ("2001:db8::1:443", AllowError::Brackets),
@@ -104,7 +110,7 @@ mod tests {
         ] {
             assert_eq!(parse(text), Err(error), "{text}");
         }
-        for text in [":443", "a_b..c:1", "10.0.0.0/33:1", "https://a.example:443"] {
+        for text in [":443", "a_b..c:1", "10.0.0.0/33:1"] {
             assert!(matches!(parse(text), Err(AllowError::Host(_))), "{text}");
         }
     }
