@@ -15,7 +15,7 @@ pub(crate) const VARIABLE: &str = "CELLOS_TEST_VM_BUNDLE";
 const BUNDLE: &str = "vm";
 
 /// Largest guest in bytes, as it is installed: every machine has a copy of it in its memory.
-const GUEST_BYTES: u64 = 2 << 20;
+const GUEST_BYTES: u64 = 9 << 18;
 
 /// A state folder that holds a bundle and its keys, and nothing of runs.
 pub(crate) struct Machines {
