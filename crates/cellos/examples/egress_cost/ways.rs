@@ -176,7 +176,12 @@ fn in_cell(cellos: &Path, address: &str) -> Result<String, Failure> {
         .arg(inside)
         .args(["load", address]);
     let output = command.output()?;
-    let _ = fs::remove_file(&events);
+    // A log is more than one file, and the next way begins its own.
+    for suffix in ["", ".head", ".lock"] {
+        let mut name = events.clone().into_os_string();
+        name.push(suffix);
+        let _ = fs::remove_file(name);
+    }
     said(output)
 }
 
